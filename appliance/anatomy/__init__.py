@@ -1,0 +1,1 @@
+"""The organ map: one per scan, in a coded vocabulary, with plausibility gates."""

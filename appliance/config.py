@@ -1,0 +1,219 @@
+"""One typed settings tree: each field has a title, a unit, a range and a default, and the manual is made from it.
+
+The file is TOML. Only :mod:`appliance.cli` and :mod:`appliance.services` read it and hand the parts down.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from appliance.errors import ConfigurationError
+from appliance.screenings.registry import settings_model as _screenings_settings_model
+
+DEFAULT_PATH = Path("/etc/appliance/appliance.toml")
+
+AETitle = Annotated[str, Field(min_length=1, max_length=16, pattern=r"^[\x21-\x5b\x5d-\x7e]([\x20-\x5b\x5d-\x7e]*[\x21-\x5b\x5d-\x7e])?$")]
+Port = Annotated[int, Field(ge=0, le=65535)]
+
+
+class Section(BaseModel):
+    """A part of the tree; unknown keys are an error, so that a typing mistake cannot pass silently."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class BoxSettings(Section):
+    """Who this box is and where it keeps its state."""
+
+    name: str = Field("appliance", title="Name of the box; the fleet's topic when there is no client certificate", pattern=r"^[A-Za-z0-9._-]{1,64}$")
+    state_directory: Path = Field(Path("/var/lib/appliance"), title="Where the spool, the database and the results live")
+    log_format: Literal["auto", "text", "json"] = Field("auto", title="Log lines: text on a terminal, JSON for the journal")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", title="Least severe log line written; debug may name identifiers and must not stay on")
+
+    @property
+    def spool(self) -> Path:
+        """Received instances, one folder per association."""
+        return self.state_directory / "spool"
+
+    @property
+    def results(self) -> Path:
+        """One folder per screened scan."""
+        return self.state_directory / "results"
+
+    @property
+    def database(self) -> Path:
+        """The SQLite file."""
+        return self.state_directory / "appliance.db"
+
+
+class Peer(Section):
+    """A DICOM node that may send to this box."""
+
+    ae_title: AETitle = Field(title="Its calling AE title")
+    address: str = Field(title="Its IP address or network, such as 10.1.2.3 or 10.1.2.0/24")
+
+
+class TlsSettings(Section):
+    """Transport encryption; absent means plain TCP."""
+
+    certificate: Path = Field(title="PEM file with this side's certificate chain")
+    private_key: Path = Field(title="PEM file with its key, mode 0600")
+    trusted: Path = Field(title="PEM file with the certificates that peers must chain to")
+
+
+class ReceiveSettings(Section):
+    """The DICOM port."""
+
+    ae_title: AETitle = Field("APPLIANCE", title="Called AE title that senders must use")
+    address: str = Field("0.0.0.0", title="Local address to listen on")  # noqa: S104  # the allow-list below is empty by default
+    port: Port = Field(11112, title="TCP port; 0 takes a free one")
+    peers: tuple[Peer, ...] = Field((), title="Who may send; empty refuses everybody")
+    check_called_ae_title: bool = Field(True, title="Refuse associations that call another AE title")
+    maximum_associations: int = Field(8, title="Associations at the same time", ge=1, le=64)
+    network_timeout_s: float = Field(60.0, title="Close an association that has been silent this long", gt=0, le=3600)
+    disk_reserve_mib: int = Field(4096, title="Refuse associations while less space than this is free", ge=0)
+    maximum_instance_mib: int = Field(2048, title="Largest single instance accepted", ge=1)
+    tls: TlsSettings | None = Field(None, title="Transport encryption of the DICOM port")
+
+
+class AssembleSettings(Section):
+    """When a series is complete."""
+
+    quiet_s: float = Field(15.0, title="Quiet time after the last image, with all its associations closed", ge=0, le=3600)
+    force_s: float = Field(600.0, title="Quiet time after which a series is taken even if an association is still open", gt=0)
+
+
+class WorkSettings(Section):
+    """How scans are screened."""
+
+    engine: Literal["auto", "openvino", "onnxruntime"] = Field("auto", title="Inference engine; auto takes OpenVINO, and ONNX Runtime when that fails")
+    precision: Literal["auto", "int8", "bf16", "f32"] = Field("auto", title="Precision; auto takes INT8 where the pack proves it")
+    threads: int = Field(0, title="CPU threads; 0 takes all", ge=0, le=256)
+    packs: tuple[Path, ...] = Field((), title="Folders of further packs; the shipped pack is always there")
+    lease_s: float = Field(600.0, title="A worker that says nothing for this long has lost its scan", gt=0)
+    attempts: int = Field(3, title="Attempts before a scan is quarantined", ge=1, le=10)
+    memory_limit_mib: int = Field(3072, title="The child process that screens is ended above this resident size", ge=256)
+    time_limit_s: float = Field(900.0, title="Longest time one scan may take", gt=0)
+    recycle_after_scans: int = Field(20, title="Scans after which the child process is replaced", ge=1)
+
+
+class RetentionSettings(Section):
+    """How long things are kept."""
+
+    pixel_days: float = Field(7.0, title="Days that received images are kept after their scan is done", ge=0)
+    set_aside_days: float = Field(1.0, title="Days that set-aside objects (reports, secondary captures) are kept", ge=0)
+    soft_free_mib: int = Field(16384, title="Below this free space images of finished scans go early, oldest first", ge=0)
+
+
+class Destination(Section):
+    """A PACS that results are sent to."""
+
+    name: str = Field(title="Name used in logs and status", pattern=r"^[A-Za-z0-9._-]{1,32}$")
+    ae_title: AETitle = Field(title="Its AE title")
+    address: str = Field(title="Host name or IP address")
+    port: Annotated[int, Field(ge=1, le=65535)] = Field(104, title="TCP port")
+
+
+class DeliverSettings(Section):
+    """Where results go."""
+
+    destinations: tuple[Destination, ...] = Field((), title="Where result objects are sent; empty keeps them on the box")
+    poll_s: float = Field(2.0, title="How often the outbox is looked at", gt=0, le=60)
+
+
+class MqttSettings(Section):
+    """The fleet's broker."""
+
+    host: str = Field(title="Host name or IP address of the broker")
+    port: Annotated[int, Field(ge=1, le=65535)] = Field(8883, title="TCP port")
+    tls: TlsSettings | None = Field(None, title="Client certificate; its common name becomes the box's name")
+    username: str | None = Field(None, title="User name, when there is no client certificate")
+    password_file: Path | None = Field(None, title="File with the password, mode 0600, or a systemd credential")
+    allow_plaintext: bool = Field(False, title="Allow a connection without TLS (a broker on this machine)")
+
+
+class HealthSettings(Section):
+    """Measuring and telling how the box is."""
+
+    interval_s: float = Field(60.0, title="How often health is measured and published", ge=0.2, le=3600)
+    stalled_after_s: float = Field(1800.0, title="Scans waiting this long with none finished means the work is stalled", gt=0)
+    mqtt: MqttSettings | None = Field(None, title="The fleet's broker; absent publishes nothing")
+
+
+ScreeningsSettings: Any = _screenings_settings_model(Section)
+
+
+class Settings(Section):
+    """The whole configuration."""
+
+    box: BoxSettings = Field(default_factory=BoxSettings)
+    receive: ReceiveSettings = Field(default_factory=ReceiveSettings)
+    assemble: AssembleSettings = Field(default_factory=AssembleSettings)
+    work: WorkSettings = Field(default_factory=WorkSettings)
+    retention: RetentionSettings = Field(default_factory=RetentionSettings)
+    deliver: DeliverSettings = Field(default_factory=DeliverSettings)
+    health: HealthSettings = Field(default_factory=HealthSettings)
+    screenings: ScreeningsSettings = Field(default_factory=ScreeningsSettings)
+
+    @model_validator(mode="after")
+    def _reserves_are_ordered(self) -> Settings:
+        if self.retention.soft_free_mib < self.receive.disk_reserve_mib:
+            raise ValueError(
+                f"retention.soft_free_mib ({self.retention.soft_free_mib}) must not be below "
+                f"receive.disk_reserve_mib ({self.receive.disk_reserve_mib}), or nothing is pruned before the port closes"
+            )
+        return self
+
+    def digest(self) -> str:
+        """Return ``sha256:…`` over the effective settings, recorded with every result."""
+        canonical = self.model_dump_json(exclude={"box": {"state_directory", "log_format", "log_level"}})
+        return "sha256:" + hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def load(path: Path | None = None) -> Settings:
+    """Read a configuration file.
+
+    Parameters
+    ----------
+    path
+        A TOML file. ``None`` reads :data:`DEFAULT_PATH` when it exists and otherwise gives the defaults.
+
+    Raises
+    ------
+    ConfigurationError
+        The file is missing or wrong; the message names the key, the value and what is allowed.
+    """
+    if path is None:
+        if not DEFAULT_PATH.exists():
+            return Settings()
+        path = DEFAULT_PATH
+    try:
+        tree = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigurationError(f"{path}: the configuration cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{path}: not a TOML file: {error}") from error
+    try:
+        return Settings.model_validate(tree)
+    except ValidationError as error:
+        raise ConfigurationError("\n".join(f"{path}: {line}" for line in _sentences(error))) from error
+
+
+def _sentences(error: ValidationError) -> list[str]:
+    lines = []
+    for item in error.errors():
+        key = ".".join(str(part) for part in item["loc"]) or "(whole file)"
+        if item["type"] == "extra_forbidden":
+            lines.append(f"{key}: there is no such key")
+        elif item["type"] == "missing":
+            lines.append(f"{key}: this key is required")
+        elif item["type"] == "value_error":
+            lines.append(f"{key}: {item['msg'].removeprefix('Value error, ')}")
+        else:
+            lines.append(f"{key} = {item['input']!r}: {item['msg'][:1].lower()}{item['msg'][1:]}")
+    return lines

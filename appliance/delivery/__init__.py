@@ -1,0 +1,1 @@
+"""Outbox worker: what leaves for the PACS and the alert channels."""

@@ -1,0 +1,1 @@
+"""The wire and the file: receiver, sender, series assembly, volume building."""

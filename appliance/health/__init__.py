@@ -1,0 +1,1 @@
+"""Probes, MQTT publisher, disk keeper: how the box is, never who was scanned."""

@@ -1,0 +1,1 @@
+"""Engines, resampling and tiling: a scan goes in, labels come out."""

@@ -1,0 +1,1 @@
+"""Model packs: format, digests, registry."""

@@ -1,0 +1,1 @@
+"""The SQLite database: the only room that writes SQL."""
