@@ -1,0 +1,65 @@
+# `make demo` and `make test` set everything up by themselves on a fresh Debian 12 or Ubuntu machine.
+# Stamp files inside .venv remember what is installed, so a second call costs nothing.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+VENV := .venv
+PIP := $(VENV)/bin/python -m pip --disable-pip-version-check --quiet
+PYTEST := $(VENV)/bin/python -m pytest
+BASE := $(VENV)/.installed-base
+DEVELOP := $(VENV)/.installed-develop
+TOOLS := $(VENV)/.installed-tools
+# The package index may not be asked for anything that the lock does not name with its hash.
+INSTALL := $(PIP) install --require-hashes --only-binary=:all:
+COMPILE := $(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
+	--no-annotate --no-emit-index-url --no-emit-find-links
+
+.PHONY: help demo test test-fast bench lint lock clean
+
+help:  ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(BASE)  ## set up, send the built-in test patient through the DICOM port, print the findings
+	$(VENV)/bin/appliance demo
+
+test: lint $(TOOLS)  ## set up, check the style and the types, run every test
+	$(PYTEST)
+
+test-fast: $(DEVELOP)  ## run the tests that take no more than a few seconds each
+	$(PYTEST) -x -q -m "not slow"
+
+bench: $(TOOLS)  ## measure ingest, screening and inference on this machine, print the tables
+	for file in tests/benchmarks/bench_*.py; do $(VENV)/bin/python $$file; done
+
+lint: $(DEVELOP)  ## ruff check, ruff format --check, mypy --strict
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+lock: $(DEVELOP)  ## solve the dependencies again and write the hashed requirements files
+	$(COMPILE) --upgrade --output-file requirements.txt pyproject.toml
+	$(COMPILE) --upgrade --constraint requirements.txt --extra dev --output-file requirements-dev.txt pyproject.toml
+	printf 'hatchling\neditables\n' | $(COMPILE) --upgrade --constraint requirements-dev.txt --output-file requirements-build.txt -
+
+clean:  ## remove everything that the other targets made
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/bin/python:
+	image-build/prepare-machine.sh venv $(VENV)
+
+$(BASE): requirements.txt requirements-build.txt pyproject.toml | $(VENV)/bin/python
+	$(INSTALL) -r requirements-build.txt -r requirements.txt
+	$(PIP) install --no-deps --no-build-isolation --editable .
+	touch $@
+
+$(DEVELOP): requirements-dev.txt $(BASE)
+	$(INSTALL) -r requirements-dev.txt
+	touch $@
+
+$(TOOLS): image-build/prepare-machine.sh $(DEVELOP)
+	image-build/prepare-machine.sh tools
+	touch $@
