@@ -1,0 +1,193 @@
+"""The planner: resolves what each screening needs against the scan and the packs, and keeps a reason for every "no".
+
+It decides twice. Before the organ map, from the header alone, so that a scan nobody can use costs no network pass; and
+after it, from the image itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from appliance.reasons import Reason, ReasonCode
+from appliance.scan import ContrastTag
+from appliance.screenings import guards
+from appliance.screenings.contract import Needs, Outcome, Status
+from appliance.screenings.registry import screenings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Mapping
+
+    from appliance.anatomy.organ_map import OrganMap
+    from appliance.scan import Scan
+    from appliance.screenings.contract import Screening
+
+
+@dataclass(frozen=True, slots=True)
+class PlanEntry:
+    """One screening with its settings, and why it cannot run, if it cannot."""
+
+    screening: Screening
+    settings: Any
+    needs: Needs
+    reason: Reason | None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Every registered screening, in the order of urgency."""
+
+    entries: tuple[PlanEntry, ...]
+
+    @property
+    def needs_organ_map(self) -> bool:
+        """Whether any screening may run at all."""
+        return any(entry.reason is None for entry in self.entries)
+
+
+def plan(scan: Scan, provided: Collection[str], settings: Any) -> Plan:
+    """Decide from the header which screenings may run.
+
+    Parameters
+    ----------
+    scan
+        The scan.
+    provided
+        Structure names that the installed packs provide.
+    settings
+        The ``screenings`` section of the configuration.
+    """
+    entries = []
+    for name, screening in screenings().items():
+        own = getattr(settings, name)
+        needs = screening.needs(own)
+        entries.append(PlanEntry(screening, own, needs, _reason_from_header(scan, provided, own, needs)))
+    return Plan(tuple(entries))
+
+
+def _reason_from_header(scan: Scan, provided: Collection[str], settings: Any, needs: Needs) -> Reason | None:
+    if not settings.enabled:
+        return Reason(ReasonCode.DISABLED, "switched off in the configuration")
+    missing = [name for name in needs.structures if name not in provided]
+    if missing:
+        return Reason(ReasonCode.STRUCTURE_NOT_PROVIDED, f"no installed pack provides {', '.join(missing)}")
+    return (
+        _contrast_tag(scan, needs)
+        or _slice_thickness(scan, needs)
+        or _kernel(scan, needs)
+        or _tube_voltage(scan, needs)
+        or _age(scan, needs)
+    )
+
+
+def _contrast_tag(scan: Scan, needs: Needs) -> Reason | None:
+    if needs.contrast_free and scan.acquisition.contrast_tag is ContrastTag.GIVEN:
+        return Reason(
+            ReasonCode.CONTRAST_ENHANCED, "the header says that intravenous contrast was given; it must be a plain scan"
+        )
+    return None
+
+
+def _slice_thickness(scan: Scan, needs: Needs) -> Reason | None:
+    # 1 % above the limit is rounding in the header, not a thicker slice
+    if needs.maximum_slice_mm is not None and scan.slice_thickness_mm > needs.maximum_slice_mm * 1.01:
+        return Reason(
+            ReasonCode.SLICE_TOO_THICK,
+            f"{scan.slice_thickness_mm:.1f} mm slices; at most {needs.maximum_slice_mm:.1f} mm",
+        )
+    return None
+
+
+def _kernel(scan: Scan, needs: Needs) -> Reason | None:
+    family = scan.acquisition.kernel_family
+    if needs.kernels and family not in needs.kernels:
+        allowed = ", ".join(kernel.value for kernel in needs.kernels)
+        return Reason(ReasonCode.KERNEL_TOO_SHARP, f"reconstruction kernel is {family.value}; allowed: {allowed}")
+    return None
+
+
+def _tube_voltage(scan: Scan, needs: Needs) -> Reason | None:
+    kvp = scan.acquisition.kvp
+    if needs.kvp_range is None:
+        return None
+    lowest, highest = needs.kvp_range
+    if kvp is None:
+        return Reason(ReasonCode.KVP_UNSUITABLE, f"the header has no tube voltage; {lowest:g} to {highest:g} kV is needed")
+    if not lowest <= kvp <= highest:
+        return Reason(ReasonCode.KVP_UNSUITABLE, f"tube voltage is {kvp:g} kV; {lowest:g} to {highest:g} kV is needed")
+    return None
+
+
+def _age(scan: Scan, needs: Needs) -> Reason | None:
+    age = scan.acquisition.patient_age_years
+    if needs.age_range_years is None or age is None:
+        return None
+    youngest, oldest = needs.age_range_years
+    if not youngest <= age <= oldest:
+        # the age itself stays out of the sentence: reasons are logged and must not describe a person
+        return Reason(
+            ReasonCode.AGE_OUT_OF_RANGE, f"the patient's age is outside the range of {youngest:g} to {oldest:g} years"
+        )
+    return None
+
+
+def run_entry(
+    entry: PlanEntry,
+    scan: Scan,
+    organs: OrganMap | None,
+    implausible: Mapping[str, Reason],
+    image: guards.ImageJudgement | None,
+) -> Outcome:
+    """Run one screening of the plan, or say why not.
+
+    Parameters
+    ----------
+    entry
+        From :func:`plan`.
+    scan, organs
+        The scan and its map; the map is ``None`` only when no screening may run.
+    implausible
+        Structure name to the reason why its part of the map is not believed.
+    image
+        What the shared guards saw in the image.
+    """
+    if entry.reason is not None:
+        return Outcome(Status.NOT_RUN, reason=entry.reason)
+    if organs is None or image is None:
+        raise ValueError("a screening that may run needs an organ map and the guards' judgement")
+    checks: tuple[Callable[[], Outcome | None], ...] = (
+        lambda: _present(entry.needs, organs),
+        lambda: _image_quality(image),
+        lambda: _image_contrast(entry.needs, image),
+        lambda: _plausible(entry.needs, implausible),
+    )
+    for check in checks:
+        outcome = check()
+        if outcome is not None:
+            return outcome
+    return entry.screening.run(scan, organs, entry.settings)
+
+
+def _present(needs: Needs, organs: OrganMap) -> Outcome | None:
+    absent = [name for name in needs.structures if organs.volume_ml(name) == 0.0]
+    if absent:
+        text = f"not in this scan: {', '.join(name.replace('_', ' ') for name in absent)}"
+        return Outcome(Status.NOT_RUN, reason=Reason(ReasonCode.REGION_NOT_COVERED, text))
+    return None
+
+
+def _image_quality(image: guards.ImageJudgement) -> Outcome | None:
+    return Outcome(Status.ABSTAINED, reason=image.quality) if image.quality is not None else None
+
+
+def _image_contrast(needs: Needs, image: guards.ImageJudgement) -> Outcome | None:
+    if not needs.contrast_free or image.contrast_reason is None:
+        return None
+    return Outcome(Status.ABSTAINED, reason=image.contrast_reason)
+
+
+def _plausible(needs: Needs, implausible: Mapping[str, Reason]) -> Outcome | None:
+    for name in needs.structures:
+        if name in implausible:
+            return Outcome(Status.ABSTAINED, reason=implausible[name])
+    return None
