@@ -1,0 +1,77 @@
+"""The report on a terminal: a table a radiographer understands, made from the public JSON."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from appliance.results.report import NOTICE
+from appliance.screenings.registry import screenings
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_STATUS_STYLE = {"finding": "bold red", "normal": "green", "not_run": "yellow", "abstained": "yellow", "failed": "magenta"}
+_STATUS_WORDS = {
+    "finding": "FINDING",
+    "normal": "normal",
+    "not_run": "not run",
+    "abstained": "abstained",
+    "failed": "failed",
+}
+
+
+def title_of(name: str) -> str:
+    """Return a screening's title for people; a name from an older version is shown as it is."""
+    screening = screenings().get(name)
+    return screening.title if screening is not None else name
+
+
+def print_report(report: dict[str, Any], console: Console) -> None:
+    """Print one report.
+
+    Parameters
+    ----------
+    report
+        As :meth:`appliance.results.report.Report.to_json` gives it.
+    console
+        Where to print.
+    """
+    from rich.table import Table
+
+    scan = report["scan"]
+    spacing = " × ".join(f"{value:g}" for value in scan["spacing_mm"])
+    console.print(
+        f"CT, {scan['slices']} slices of {spacing} mm, kernel {scan.get('kernel') or 'unknown'}, "
+        f"contrast: {scan['contrast']}, covers: {', '.join(scan['coverage']) or 'not judged'}",
+        highlight=False,
+    )
+    table = Table(show_lines=False, pad_edge=False)
+    for heading in ("Screening", "Result", "What was found, or why not"):
+        table.add_column(heading, overflow="fold")
+    for item in report["screenings"]:
+        status = item["status"]
+        detail = item["summary"] or (item["reason"] or {}).get("text", "")
+        detail += "".join(f"\nnote: {caveat}" for caveat in item["caveats"])
+        table.add_row(title_of(item["name"]), f"[{_STATUS_STYLE[status]}]{_STATUS_WORDS[status]}[/]", detail)
+    console.print(table)
+    for note in scan["notes"]:
+        console.print(f"note: {note}", highlight=False)
+    packs = ", ".join(
+        f"{pack['name']} {pack['version']} ({pack['precision']} on {pack['device']})" for pack in report["packs"]
+    )
+    seconds = report["timings"].get("total_s")
+    console.print(f"networks: {packs or 'none were needed'}; {seconds} s", highlight=False)
+    console.print(NOTICE, style="yellow", highlight=False)
+
+
+def sentences(report: dict[str, Any]) -> list[str]:
+    """Return one sentence per screening: that it ran and with what result, or why not."""
+    lines = []
+    for item in report["screenings"]:
+        title = title_of(item["name"])
+        if item["status"] in {"finding", "normal"}:
+            lines.append(f"{title} ran ({_STATUS_WORDS[item['status']]}): {item['summary']}.")
+        else:
+            reason = item["reason"]
+            lines.append(f"{title} was {_STATUS_WORDS[item['status']]} [{reason['code']}]: {reason['text']}.")
+    return lines

@@ -1,0 +1,158 @@
+"""One series in, one report out: volume, plan, organ map, screenings, in that order.
+
+The one place where the rooms meet. ``appliance screen`` and the work service's child process both call it.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import appliance
+from appliance.reasons import Reason, ReasonCode
+from appliance.results.report import Report, ScreeningResult
+from appliance.screenings.contract import Outcome, Status
+from appliance.screenings.planner import plan, run_entry
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from appliance.anatomy.organ_map import OrganMap
+    from appliance.config import Settings
+    from appliance.packs.pack import Pack
+    from appliance.scan import Scan
+    from appliance.screenings.planner import PlanEntry
+
+STAGES = ("reading", "planned", "organ map", "screening", "writing")
+
+
+def _ignore_stage(stage: str) -> None:
+    """Nobody is watching."""
+
+
+def screen_series(
+    paths: Sequence[Path],
+    *,
+    settings: Settings,
+    out_directory: Path | None = None,
+    revision: int = 1,
+    on_stage: Callable[[str], None] = _ignore_stage,
+) -> Report:
+    """Screen one CT series.
+
+    Parameters
+    ----------
+    paths
+        The series' instances, any order.
+    settings
+        Effective configuration.
+    out_directory
+        An existing folder that receives ``report.json``, ``organ_map.nii.gz``, ``organ_map.json`` and
+        ``key_images/*.png``. ``None`` writes nothing.
+    revision
+        Revision of the scan.
+    on_stage
+        Called with each member of :data:`STAGES` as it begins.
+
+    Raises
+    ------
+    InputRefusedError
+        The series cannot be used; carries the coded reason.
+    PackError, InferenceError
+        No usable network.
+    """
+    from appliance.anatomy.coverage import regions
+    from appliance.anatomy.mapper import map_organs
+    from appliance.anatomy.plausibility import implausible
+    from appliance.dicom.volume import build_scan
+    from appliance.screenings.guards import judge
+
+    started = time.monotonic()
+    on_stage("reading")
+    scan = build_scan(paths)
+    decoded = time.monotonic()
+
+    packs = _packs(settings.work.packs)
+    provided = {name for pack in packs for name in pack.structures}
+    planned = plan(scan, provided, settings.screenings)
+    on_stage("planned")
+
+    organs: OrganMap | None = None
+    image, doubts, coverage = None, {}, ()
+    if planned.needs_organ_map:
+        on_stage("organ map")
+        organs = map_organs(
+            scan.volume,
+            packs,
+            engine=settings.work.engine,
+            precision=settings.work.precision,
+            threads=settings.work.threads,
+        )
+        image, doubts, coverage = judge(scan, organs), implausible(organs), regions(organs)
+    mapped = time.monotonic()
+
+    on_stage("screening")
+    results = tuple(
+        _timed(entry, lambda entry=entry: run_entry(entry, scan, organs, doubts, image)) for entry in planned.entries
+    )
+    finished = time.monotonic()
+    report = Report(
+        appliance_version=appliance.__version__,
+        config_digest=settings.digest(),
+        scan=scan,
+        coverage=tuple(coverage),
+        contrast=image.contrast if image is not None else scan.acquisition.contrast_tag.value,
+        packs=(organs.pack,) if organs is not None else (),
+        screenings=results,
+        timings={
+            "decode_s": decoded - started,
+            "organ_map_s": mapped - decoded,
+            "screenings_s": finished - mapped,
+            "total_s": finished - started,
+        },
+        revision=revision,
+    )
+    if out_directory is not None:
+        on_stage("writing")
+        _write(out_directory, report, scan, organs)
+    return report
+
+
+@lru_cache(maxsize=4)
+def _packs(extra: tuple[Path, ...]) -> tuple[Pack, ...]:
+    from appliance.packs.registry import available
+
+    return available(extra)
+
+
+def _timed(entry: PlanEntry, run: Callable[[], Outcome]) -> ScreeningResult:
+    """Run one screening; a defect in one must not cost the patient the others."""
+    import structlog
+
+    started = time.monotonic()
+    try:
+        outcome = run()
+    except Exception as error:  # noqa: BLE001  # any defect of one screening ends here, is logged and is reported
+        structlog.get_logger().error("screening_failed", screening=entry.screening.name, error=type(error).__name__, exc_info=True)
+        text = f"an internal error ({type(error).__name__}) stopped this screening; the others are not affected"
+        outcome = Outcome(Status.FAILED, reason=Reason(ReasonCode.SCREENING_FAILED, text))
+    return ScreeningResult(entry.screening.name, outcome, time.monotonic() - started)
+
+
+def _write(folder: Path, report: Report, scan: Scan, organs: OrganMap | None) -> None:
+    from appliance.results.key_image import write_key_image
+    from appliance.results.organ_map_file import write_organ_map
+    from appliance.results.table import title_of
+
+    images = folder / "key_images"
+    images.mkdir(exist_ok=True)
+    for result in report.screenings:
+        if result.outcome.evidence is not None:
+            write_key_image(images / f"{result.name}.png", scan, title_of(result.name), result.outcome.evidence)
+    if organs is not None:
+        write_organ_map(folder, organs)
+    text = json.dumps(report.to_json(), indent=1, ensure_ascii=False)
+    (folder / "report.json").write_text(text + "\n", encoding="utf-8")
