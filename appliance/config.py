@@ -17,7 +17,14 @@ from appliance.screenings.registry import settings_model as _screenings_settings
 
 DEFAULT_PATH = Path("/etc/appliance/appliance.toml")
 
-AETitle = Annotated[str, Field(min_length=1, max_length=16, pattern=r"^[\x21-\x5b\x5d-\x7e]([\x20-\x5b\x5d-\x7e]*[\x21-\x5b\x5d-\x7e])?$")]
+AETitle = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=16,
+        pattern=r"^[\x21-\x5b\x5d-\x7e]([\x20-\x5b\x5d-\x7e]*[\x21-\x5b\x5d-\x7e])?$",
+    ),
+]
 Port = Annotated[int, Field(ge=0, le=65535)]
 
 
@@ -30,10 +37,20 @@ class Section(BaseModel):
 class BoxSettings(Section):
     """Who this box is and where it keeps its state."""
 
-    name: str = Field("appliance", title="Name of the box; the fleet's topic when there is no client certificate", pattern=r"^[A-Za-z0-9._-]{1,64}$")
-    state_directory: Path = Field(Path("/var/lib/appliance"), title="Where the spool, the database and the results live")
-    log_format: Literal["auto", "text", "json"] = Field("auto", title="Log lines: text on a terminal, JSON for the journal")
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", title="Least severe log line written; debug may name identifiers and must not stay on")
+    name: str = Field(
+        "appliance",
+        title="Name of the box; the fleet's topic when there is no client certificate",
+        pattern=r"^[A-Za-z0-9._-]{1,64}$",
+    )
+    state_directory: Path = Field(
+        Path("/var/lib/appliance"), title="Where the spool, the database and the results live"
+    )
+    log_format: Literal["auto", "text", "json"] = Field(
+        "auto", title="Log lines: text on a terminal, JSON for the journal"
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", title="Least severe log line written; debug may name identifiers and must not stay on"
+    )
 
     @property
     def spool(self) -> Path:
@@ -84,20 +101,30 @@ class ReceiveSettings(Section):
 class AssembleSettings(Section):
     """When a series is complete."""
 
-    quiet_s: float = Field(15.0, title="Quiet time after the last image, with all its associations closed", ge=0, le=3600)
-    force_s: float = Field(600.0, title="Quiet time after which a series is taken even if an association is still open", gt=0)
+    quiet_s: float = Field(
+        15.0, title="Quiet time after the last image, with all its associations closed", ge=0, le=3600
+    )
+    force_s: float = Field(
+        600.0, title="Quiet time after which a series is taken even if an association is still open", gt=0
+    )
 
 
 class WorkSettings(Section):
     """How scans are screened."""
 
-    engine: Literal["auto", "openvino", "onnxruntime"] = Field("auto", title="Inference engine; auto takes OpenVINO, and ONNX Runtime when that fails")
-    precision: Literal["auto", "int8", "bf16", "f32"] = Field("auto", title="Precision; auto takes INT8 where the pack proves it")
+    engine: Literal["auto", "openvino", "onnxruntime"] = Field(
+        "auto", title="Inference engine; auto takes OpenVINO, and ONNX Runtime when that fails"
+    )
+    precision: Literal["auto", "int8", "bf16", "f32"] = Field(
+        "auto", title="Precision; auto takes INT8 where the pack proves it"
+    )
     threads: int = Field(0, title="CPU threads; 0 takes all", ge=0, le=256)
     packs: tuple[Path, ...] = Field((), title="Folders of further packs; the shipped pack is always there")
     lease_s: float = Field(600.0, title="A worker that says nothing for this long has lost its scan", gt=0)
     attempts: int = Field(3, title="Attempts before a scan is quarantined", ge=1, le=10)
-    memory_limit_mib: int = Field(3072, title="The child process that screens is ended above this resident size", ge=256)
+    memory_limit_mib: int = Field(
+        3072, title="The child process that screens is ended above this resident size", ge=256
+    )
     time_limit_s: float = Field(900.0, title="Longest time one scan may take", gt=0)
     recycle_after_scans: int = Field(20, title="Scans after which the child process is replaced", ge=1)
 
@@ -107,7 +134,9 @@ class RetentionSettings(Section):
 
     pixel_days: float = Field(7.0, title="Days that received images are kept after their scan is done", ge=0)
     set_aside_days: float = Field(1.0, title="Days that set-aside objects (reports, secondary captures) are kept", ge=0)
-    soft_free_mib: int = Field(16384, title="Below this free space images of finished scans go early, oldest first", ge=0)
+    soft_free_mib: int = Field(
+        16384, title="Below this free space images of finished scans go early, oldest first", ge=0
+    )
 
 
 class Destination(Section):
@@ -122,7 +151,9 @@ class Destination(Section):
 class DeliverSettings(Section):
     """Where results go."""
 
-    destinations: tuple[Destination, ...] = Field((), title="Where result objects are sent; empty keeps them on the box")
+    destinations: tuple[Destination, ...] = Field(
+        (), title="Where result objects are sent; empty keeps them on the box"
+    )
     poll_s: float = Field(2.0, title="How often the outbox is looked at", gt=0, le=60)
 
 
@@ -141,7 +172,9 @@ class HealthSettings(Section):
     """Measuring and telling how the box is."""
 
     interval_s: float = Field(60.0, title="How often health is measured and published", ge=0.2, le=3600)
-    stalled_after_s: float = Field(1800.0, title="Scans waiting this long with none finished means the work is stalled", gt=0)
+    stalled_after_s: float = Field(
+        1800.0, title="Scans waiting this long with none finished means the work is stalled", gt=0
+    )
     mqtt: MqttSettings | None = Field(None, title="The fleet's broker; absent publishes nothing")
 
 
@@ -164,8 +197,8 @@ class Settings(Section):
     def _reserves_are_ordered(self) -> Settings:
         if self.retention.soft_free_mib < self.receive.disk_reserve_mib:
             raise ValueError(
-                f"retention.soft_free_mib ({self.retention.soft_free_mib}) must not be below "
-                f"receive.disk_reserve_mib ({self.receive.disk_reserve_mib}), or nothing is pruned before the port closes"
+                f"retention.soft_free_mib ({self.retention.soft_free_mib}) must not be below receive.disk_reserve_mib "
+                f"({self.receive.disk_reserve_mib}), or nothing is pruned before the port closes"
             )
         return self
 

@@ -55,6 +55,7 @@ class ReasonCode(StrEnum):
     MEMORY_LIMIT = "memory_limit"
     TIME_LIMIT = "time_limit"
     ATTEMPTS_EXHAUSTED = "attempts_exhausted"
+    DELIVERY_PARKED = "delivery_parked"
 
 
 @dataclass(frozen=True, slots=True)

@@ -136,7 +136,9 @@ def _timed(entry: PlanEntry, run: Callable[[], Outcome]) -> ScreeningResult:
     try:
         outcome = run()
     except Exception as error:  # noqa: BLE001  # any defect of one screening ends here, is logged and is reported
-        structlog.get_logger().error("screening_failed", screening=entry.screening.name, error=type(error).__name__, exc_info=True)
+        structlog.get_logger().error(
+            "screening_failed", screening=entry.screening.name, error=type(error).__name__, exc_info=True
+        )
         text = f"an internal error ({type(error).__name__}) stopped this screening; the others are not affected"
         outcome = Outcome(Status.FAILED, reason=Reason(ReasonCode.SCREENING_FAILED, text))
     return ScreeningResult(entry.screening.name, outcome, time.monotonic() - started)

@@ -134,7 +134,7 @@ def _below(
 
 
 def _linear_weights(size: int, source_size: int, step: float, first: float) -> NDArray[np.float32]:
-    """Rows of a linear interpolation from ``source_size`` samples to ``size``; positions beyond the ends take the end."""
+    """Rows of a linear interpolation from ``source_size`` samples to ``size``; beyond the ends the end goes on."""
     position = np.clip(first + step * np.arange(size), 0.0, source_size - 1.0)
     lower = np.minimum(position.astype(int), max(source_size - 2, 0))
     fraction = (position - lower).astype(np.float32)

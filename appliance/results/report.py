@@ -60,7 +60,11 @@ class Report:
         """Return the object of ``screen --json`` (see ``docs/interfaces.md``)."""
         volume = self.scan.volume
         return {
-            "appliance": {"version": self.appliance_version, "config_digest": self.config_digest, "notice": NOTICE},
+            "appliance": {
+                "version": self.appliance_version,
+                "config_digest": self.config_digest,
+                "notice": NOTICE,
+            },
             "scan": {
                 "study_instance_uid": self.scan.study_instance_uid,
                 "series_instance_uid": self.scan.series_instance_uid,

@@ -10,7 +10,13 @@ from appliance.screenings.registry import screenings
 if TYPE_CHECKING:
     from rich.console import Console
 
-_STATUS_STYLE = {"finding": "bold red", "normal": "green", "not_run": "yellow", "abstained": "yellow", "failed": "magenta"}
+_STATUS_STYLE = {
+    "finding": "bold red",
+    "normal": "green",
+    "not_run": "yellow",
+    "abstained": "yellow",
+    "failed": "magenta",
+}
 _STATUS_WORDS = {
     "finding": "FINDING",
     "normal": "normal",

@@ -1,4 +1,4 @@
-"""What a screening is: a pure function from a scan and its organ map to measurements and findings, with declared needs."""
+"""What a screening is: a pure function from a scan and its organ map to findings, with declared needs."""
 
 from __future__ import annotations
 
@@ -97,7 +97,13 @@ class Measurement:
 
     def to_json(self) -> dict[str, Any]:
         """Return the entry of ``measurements`` in the public JSON."""
-        return {"name": self.name, "value": round(self.value, 4), "unit": self.unit, "site": self.site, "code": self.code}
+        return {
+            "name": self.name,
+            "value": round(self.value, 4),
+            "unit": self.unit,
+            "site": self.site,
+            "code": self.code,
+        }
 
 
 @dataclass(frozen=True, slots=True)

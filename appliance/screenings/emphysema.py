@@ -50,7 +50,10 @@ class EmphysemaSettings(ScreeningSettings):
     maximum_slice_mm: float = Field(3.0, title="Thickest slices accepted, mm", gt=0, le=5)
     preferred_slice_mm: float = Field(1.5, title="Thicker slices than this get a caveat, mm", gt=0, le=5)
     maximum_noise_hu: float = Field(
-        60.0, title="Noise in the trachea above which the scan is not used, HU (standard deviation)", gt=0, le=200
+        60.0,
+        title="Noise in the trachea above which the scan is not used, HU (standard deviation)",
+        gt=0,
+        le=200,
     )
     denoise_above_hu: float = Field(
         25.0, title="Noise in the trachea above which slices are smoothed before counting, HU", ge=0, le=200
@@ -59,7 +62,10 @@ class EmphysemaSettings(ScreeningSettings):
         2000.0, title="Both lungs together below this are not taken as a full inspiration, mL", ge=0, le=5000
     )
     maximum_mean_lung_hu: float = Field(
-        -700.0, title="Lungs denser than this on average are not taken as a full inspiration, HU", ge=-900, le=-500
+        -700.0,
+        title="Lungs denser than this on average are not taken as a full inspiration, HU",
+        ge=-900,
+        le=-500,
     )
 
 
@@ -145,7 +151,7 @@ def _smooth_in_plane(hu: NDArray[np.int16], spacing_mm: tuple[float, float, floa
 
 
 def _cut_off(scan: Scan, lungs: _Lungs) -> Reason | None:
-    """Both lungs must be whole: no more than a fingertip of lung may touch the scan's first or last slice or its sides."""
+    """Both lungs must be whole: hardly any lung may touch the scan's first or last slice or its sides."""
     allowed_cm2 = 2.0
     both = lungs.sides["lung_left"] | lungs.sides["lung_right"]
     spacing = scan.volume.spacing_mm
@@ -269,7 +275,9 @@ def _findings(
     where = np.argwhere((low & lungs.sides[side]).any(axis=(1, 2)))
     planes = np.argwhere((low & lungs.sides[side]).any(axis=0))
     start = np.array([part.start for part in lungs.box], dtype=np.float64)
-    corners = start + np.array([[where.min(), *planes.min(axis=0)], [where.max(), *planes.max(axis=0)]], dtype=np.float64)
+    corners = start + np.array(
+        [[where.min(), *planes.min(axis=0)], [where.max(), *planes.max(axis=0)]], dtype=np.float64
+    )
     first, second = scan.volume.to_patient_mm(corners)
     box_mm = (
         (float(first[0]), float(first[1]), float(first[2])),
@@ -282,7 +290,7 @@ def _caveats(scan: Scan, lungs: _Lungs, settings: EmphysemaSettings) -> tuple[st
     caveats = []
     if scan.slice_thickness_mm > settings.preferred_slice_mm * 1.01:
         caveats.append(
-            f"{scan.slice_thickness_mm:.1f} mm slices: LAA-950 reads lower than on {settings.preferred_slice_mm:g} mm slices"
+            f"{scan.slice_thickness_mm:.1f} mm slices: LAA-950 reads lower than at {settings.preferred_slice_mm:g} mm"
         )
     if scan.acquisition.kernel_family is KernelFamily.UNKNOWN:
         caveats.append("the sharpness of the reconstruction kernel is not known")

@@ -1,4 +1,4 @@
-"""The guards that every screening shares: is the image calibrated, quiet enough, and really without contrast?
+"""The guards that every screening shares: whether the image is calibrated and really without contrast.
 
 They look at the image itself, through the organ map, and never at one screening's question.
 """
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from appliance.anatomy.organ_map import OrganMap
     from appliance.scan import Scan
 
-# Air is −1000 HU by definition; scanners in service hold it within a few HU (AAPM report 39 asks for ±5 with a phantom);
-# scatter beside a patient and clipping at −1024 widen that.
+# Air is −1000 HU by definition; a scanner in service holds it within a few HU. Scatter beside a patient and clipping
+# at −1024 widen that.
 _AIR_HU = -1000.0
 _AIR_TOLERANCE_HU = 30.0
 # Median of the soft tissue between the lungs, a little fat included: 28 to 41 HU in the six plain chests of the

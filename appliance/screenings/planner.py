@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from appliance.reasons import Reason, ReasonCode
 from appliance.scan import ContrastTag
-from appliance.screenings import guards
 from appliance.screenings.contract import Needs, Outcome, Status
 from appliance.screenings.registry import screenings
 
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from appliance.anatomy.organ_map import OrganMap
     from appliance.scan import Scan
     from appliance.screenings.contract import Screening
+    from appliance.screenings.guards import ImageJudgement
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,8 @@ def _reason_from_header(scan: Scan, provided: Collection[str], settings: Any, ne
 def _contrast_tag(scan: Scan, needs: Needs) -> Reason | None:
     if needs.contrast_free and scan.acquisition.contrast_tag is ContrastTag.GIVEN:
         return Reason(
-            ReasonCode.CONTRAST_ENHANCED, "the header says that intravenous contrast was given; it must be a plain scan"
+            ReasonCode.CONTRAST_ENHANCED,
+            "the header says that intravenous contrast was given; it must be a plain scan",
         )
     return None
 
@@ -112,7 +113,10 @@ def _tube_voltage(scan: Scan, needs: Needs) -> Reason | None:
         return None
     lowest, highest = needs.kvp_range
     if kvp is None:
-        return Reason(ReasonCode.KVP_UNSUITABLE, f"the header has no tube voltage; {lowest:g} to {highest:g} kV is needed")
+        return Reason(
+            ReasonCode.KVP_UNSUITABLE,
+            f"the header has no tube voltage; {lowest:g} to {highest:g} kV is needed",
+        )
     if not lowest <= kvp <= highest:
         return Reason(ReasonCode.KVP_UNSUITABLE, f"tube voltage is {kvp:g} kV; {lowest:g} to {highest:g} kV is needed")
     return None
@@ -126,7 +130,8 @@ def _age(scan: Scan, needs: Needs) -> Reason | None:
     if not youngest <= age <= oldest:
         # the age itself stays out of the sentence: reasons are logged and must not describe a person
         return Reason(
-            ReasonCode.AGE_OUT_OF_RANGE, f"the patient's age is outside the range of {youngest:g} to {oldest:g} years"
+            ReasonCode.AGE_OUT_OF_RANGE,
+            f"the patient's age is outside the range of {youngest:g} to {oldest:g} years",
         )
     return None
 
@@ -136,7 +141,7 @@ def run_entry(
     scan: Scan,
     organs: OrganMap | None,
     implausible: Mapping[str, Reason],
-    image: guards.ImageJudgement | None,
+    image: ImageJudgement | None,
 ) -> Outcome:
     """Run one screening of the plan, or say why not.
 
@@ -176,11 +181,11 @@ def _present(needs: Needs, organs: OrganMap) -> Outcome | None:
     return None
 
 
-def _image_quality(image: guards.ImageJudgement) -> Outcome | None:
+def _image_quality(image: ImageJudgement) -> Outcome | None:
     return Outcome(Status.ABSTAINED, reason=image.quality) if image.quality is not None else None
 
 
-def _image_contrast(needs: Needs, image: guards.ImageJudgement) -> Outcome | None:
+def _image_contrast(needs: Needs, image: ImageJudgement) -> Outcome | None:
     if not needs.contrast_free or image.contrast_reason is None:
         return None
     return Outcome(Status.ABSTAINED, reason=image.contrast_reason)

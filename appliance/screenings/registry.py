@@ -36,7 +36,12 @@ def screenings() -> dict[str, Screening]:
 def settings_model(base: type[BaseModel]) -> Any:
     """Build the ``screenings`` section of the configuration from each screening's own settings model."""
     fields: dict[str, Any] = {
-        name: (screening.settings_model, Field(default_factory=screening.settings_model, title=screening.title))
+        name: (
+            screening.settings_model,
+            Field(default_factory=screening.settings_model, title=screening.title),
+        )
         for name, screening in sorted(screenings().items())
     }
-    return create_model("ScreeningsSettings", __base__=base, __doc__="Thresholds and limits of each screening.", **fields)
+    return create_model(
+        "ScreeningsSettings", __base__=base, __doc__="Thresholds and limits of each screening.", **fields
+    )

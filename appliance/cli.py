@@ -1,0 +1,265 @@
+"""The ``appliance`` command: one thin function per command, no logic, heavy imports only where they are used."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from appliance import __version__
+from appliance.errors import ApplianceError, ConfigurationError, InputRefusedError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from appliance.config import Settings
+
+EXIT_WRONG_USE = 2
+EXIT_INPUT_REFUSED = 3
+EXIT_INTERNAL = 4
+
+
+class _Group(click.Group):
+    """Turns this package's exceptions into the documented exit codes."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except ConfigurationError as error:
+            click.echo(f"appliance: {error}", err=True)
+            ctx.exit(EXIT_WRONG_USE)
+        except InputRefusedError as error:
+            click.echo(f"appliance: {error} [{error.reason.code}]", err=True)
+            ctx.exit(EXIT_INPUT_REFUSED)
+        except ApplianceError as error:
+            click.echo(f"appliance: {error}", err=True)
+            ctx.exit(EXIT_INTERNAL)
+        except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
+            raise
+        except Exception as error:  # noqa: BLE001  # the last resort: a sentence and exit code 4 instead of a bare traceback
+            import traceback
+
+            traceback.print_exc()
+            click.echo(
+                f"appliance: internal failure ({type(error).__name__}); please report the lines above",
+                err=True,
+            )
+            ctx.exit(EXIT_INTERNAL)
+
+
+def _with_settings(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add ``--config`` and hand the effective settings to the command."""
+
+    @click.option("--config", "config_path", type=click.Path(path_type=Path), help="Configuration file (TOML).")
+    @functools.wraps(command)
+    def wrapper(*args: Any, config_path: Path | None, **kwargs: Any) -> Any:
+        from appliance.config import load
+
+        return command(*args, settings=load(config_path), **kwargs)
+
+    return wrapper
+
+
+_json_option = click.option(
+    "--json", "as_json", is_flag=True, help="Print JSON for programs instead of text for people."
+)
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="appliance")
+def main() -> None:
+    """One scan, many screenings: the appliance beside the CT scanner.
+
+    Not a certified medical device. Every result is an AI result that nobody has reviewed.
+    """
+
+
+@main.command()
+@click.argument("paths", nargs=-1, type=click.Path(path_type=Path))
+@click.option("--keep", type=click.Path(path_type=Path), help="Leave the demo's folder here instead of deleting it.")
+def demo(paths: tuple[Path, ...], keep: Path | None) -> None:
+    """Send the built-in test patient through the real DICOM port and print the findings.
+
+    PATHS (DICOM files, folders or .zip files) are sent instead of the test patient when given.
+    """
+    from appliance.commands.demo import run
+
+    sys.exit(run(paths, keep))
+
+
+@main.command()
+@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), help="Write report, organ map and key images into this folder.")
+@_json_option
+@_with_settings
+def screen(paths: tuple[Path, ...], out: Path | None, as_json: bool, settings: Settings) -> None:
+    """Screen DICOM files, folders or .zip files once; no service is needed."""
+    from appliance.commands.screen import run
+
+    sys.exit(run(paths, settings=settings, out=out, as_json=as_json))
+
+
+@main.command()
+@click.option("--config", "config_path", type=click.Path(path_type=Path), help="Configuration file (TOML).")
+def serve(config_path: Path | None) -> None:
+    """Run all four services in this terminal."""
+    from appliance.config import load
+    from appliance.services.serve import run
+
+    load(config_path)
+    sys.exit(run(config_path))
+
+
+def _service(name: str, settings: Settings) -> None:
+    import importlib
+
+    from appliance import logs
+    from appliance.services.lifecycle import stop_event_on_signals
+
+    logs.configure(settings.box.log_level, settings.box.log_format)
+    stop = stop_event_on_signals()
+    importlib.import_module(f"appliance.services.{name}").run(settings, stop)
+
+
+@main.command()
+@_with_settings
+def receive(settings: Settings) -> None:
+    """Run the DICOM port."""
+    _service("receive", settings)
+
+
+@main.command()
+@_with_settings
+def work(settings: Settings) -> None:
+    """Run assembly and screening."""
+    _service("work", settings)
+
+
+@main.command()
+@_with_settings
+def deliver(settings: Settings) -> None:
+    """Run delivery of results."""
+    _service("deliver", settings)
+
+
+@main.command()
+@_with_settings
+def health(settings: Settings) -> None:
+    """Run health probes, MQTT and the disk keeper."""
+    _service("health", settings)
+
+
+@main.command()
+@_json_option
+@_with_settings
+def status(as_json: bool, settings: Settings) -> None:
+    """Show queue, last scans, packs, disk and services; exit 0 healthy, 1 degraded, 2 down."""
+    from appliance.commands.status import run
+
+    sys.exit(run(settings, as_json=as_json))
+
+
+@main.command()
+@click.argument("scan", required=False)
+@_json_option
+@_with_settings
+def results(scan: str | None, as_json: bool, settings: Settings) -> None:
+    """Show what was found.
+
+    SCAN is a database id, an accession number or a UID; without it, the last scans are listed.
+    """
+    from appliance.commands.results import show
+
+    sys.exit(show(settings, scan, as_json=as_json))
+
+
+@main.command()
+@click.argument("scan")
+@_with_settings
+def explain(scan: str, settings: Settings) -> None:
+    """Say for every screening whether it ran, or why not, in a sentence."""
+    from appliance.commands.results import explain as explain_scan
+
+    sys.exit(explain_scan(settings, scan))
+
+
+@main.command()
+@_json_option
+@_with_settings
+def doctor(as_json: bool, settings: Settings) -> None:
+    """Check everything a field engineer must know; one line and a fix each."""
+    from appliance.commands.doctor import run
+
+    sys.exit(run(settings, as_json=as_json))
+
+
+@main.group()
+def packs() -> None:
+    """Model packs: the networks on this box."""
+
+
+@packs.command("list")
+@_json_option
+@_with_settings
+def packs_list(as_json: bool, settings: Settings) -> None:
+    """List the installed packs."""
+    from appliance.commands.packs import list_packs
+
+    list_packs(settings.work.packs, as_json=as_json)
+
+
+@packs.command("show")
+@click.argument("name")
+@_json_option
+@_with_settings
+def packs_show(name: str, as_json: bool, settings: Settings) -> None:
+    """Show what a pack provides, its evidence and its limits."""
+    from appliance.commands.packs import show_pack
+
+    show_pack(settings.work.packs, name, as_json=as_json)
+
+
+@packs.command("verify")
+@_with_settings
+def packs_verify(settings: Settings) -> None:
+    """Check every pack's digests and run its test vectors on this machine."""
+    from appliance.commands.packs import verify_packs
+
+    sys.exit(0 if verify_packs(settings.work.packs) else EXIT_INTERNAL)
+
+
+@main.group()
+def config() -> None:
+    """The configuration: effective settings, and checking a file."""
+
+
+@config.command("show")
+@_json_option
+@click.option("--config", "config_path", type=click.Path(path_type=Path), help="Configuration file (TOML).")
+def config_show(config_path: Path | None, as_json: bool) -> None:
+    """Print every setting with its value and where it comes from."""
+    from appliance.config_reference import show
+
+    click.echo(show(config_path, as_json=as_json))
+
+
+@config.command("check")
+@click.argument("file", type=click.Path(path_type=Path))
+def config_check(file: Path) -> None:
+    """Check a configuration file; a wrong one names the key, the value and what is allowed."""
+    from appliance.config import load
+
+    load(file)
+    click.echo(f"{file}: correct")
+
+
+@config.command("reference")
+@click.option("--format", "shape", type=click.Choice(["toml", "schema", "markdown"]), default="toml")
+def config_reference(shape: str) -> None:
+    """Print the commented configuration, its JSON Schema, or the manual's page."""
+    from appliance.config_reference import render
+
+    click.echo(render(shape), nl=False)

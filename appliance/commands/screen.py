@@ -1,0 +1,128 @@
+"""``appliance screen``: every series in the given paths, screened here and now, without a service."""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import appliance
+from appliance.errors import InputRefusedError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from contextlib import AbstractContextManager
+
+    from rich.console import Console
+
+    from appliance.config import Settings
+    from appliance.dicom.files import SeriesFiles
+    from appliance.reasons import Reason
+
+EXIT_DONE = 0
+EXIT_INPUT_REFUSED = 3
+
+
+def run(paths: Sequence[Path], *, settings: Settings, out: Path | None, as_json: bool) -> int:
+    """Screen and print.
+
+    Parameters
+    ----------
+    paths
+        DICOM files, folders, .zip files.
+    settings
+        Effective configuration.
+    out
+        Folder for the files of the result; one subfolder per series when there are several.
+    as_json
+        Print JSON: one object for one series, a list for several.
+
+    Returns
+    -------
+    int
+        0 when at least one series was screened, 3 when none could be used.
+    """
+    from rich.console import Console
+
+    from appliance import logs
+    from appliance.dicom.files import read_inputs
+
+    logs.configure("warning", "text")
+    errors = Console(stderr=True, highlight=False, soft_wrap=True)
+    with tempfile.TemporaryDirectory(prefix="appliance-screen-") as work:
+        try:
+            inputs = read_inputs(paths, Path(work))
+        except InputRefusedError as error:
+            return _print([_refusal(error.reason, None)], as_json=as_json, several=False)
+        for path, reason in inputs.rejected:
+            errors.print(f"{path.name}: {reason.text} [{reason.code}]", markup=False)
+        reports = []
+        for number, series in enumerate(inputs.series, start=1):
+            folder = _folder(out, number, len(inputs.series))
+            reports.append(_one_series(series, settings, folder, errors, number, len(inputs.series)))
+    return _print(reports, as_json=as_json, several=len(inputs.series) > 1)
+
+
+def _folder(out: Path | None, number: int, count: int) -> Path | None:
+    if out is None:
+        return None
+    folder = out if count == 1 else out / f"series-{number}"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _one_series(
+    series: SeriesFiles, settings: Settings, folder: Path | None, console: Console, number: int, count: int
+) -> dict[str, Any]:
+    from appliance.screen import screen_series
+
+    progress: AbstractContextManager[Any] = console.status("reading") if console.is_terminal else nullcontext()
+    prefix = f"series {number} of {count}: " if count > 1 else ""
+    with progress as spinner:
+
+        def show(stage: str) -> None:
+            if spinner is not None:
+                spinner.update(prefix + stage)
+
+        try:
+            report = screen_series(series.paths, settings=settings, out_directory=folder, on_stage=show)
+        except InputRefusedError as error:
+            return _refusal(error.reason, series)
+    return report.to_json()
+
+
+def _refusal(reason: Reason, series: SeriesFiles | None) -> dict[str, Any]:
+    return {
+        "appliance": {"version": appliance.__version__},
+        "scan": None
+        if series is None
+        else {
+            "study_instance_uid": series.study_instance_uid,
+            "series_instance_uid": series.series_instance_uid,
+            "modality": series.modality,
+            "slices": len(series.paths),
+        },
+        "refused": reason.to_json(),
+        "screenings": [],
+    }
+
+
+def _print(reports: list[dict[str, Any]], *, as_json: bool, several: bool) -> int:
+    from rich.console import Console
+
+    from appliance.results.table import print_report
+
+    if as_json:
+        print(json.dumps(reports if several else reports[0], indent=1, ensure_ascii=False))  # noqa: T201
+    else:
+        console = Console(highlight=False)
+        for report in reports:
+            if "refused" in report:
+                reason = report["refused"]
+                print(f"not used: {reason['text']} [{reason['code']}]", file=sys.stderr)  # noqa: T201
+            else:
+                print_report(report, console)
+    return EXIT_DONE if any("refused" not in report for report in reports) else EXIT_INPUT_REFUSED

@@ -1,0 +1,49 @@
+"""The shared guards on a chest of known density."""
+
+from __future__ import annotations
+
+import pytest
+
+from appliance.scan import ContrastTag
+from appliance.screenings.guards import judge
+from tests.screenings.chest import Chest, make
+
+
+def look(chest: Chest):
+    return judge(*make(chest))
+
+
+def test_plain_chest_passes():
+    judgement = look(Chest())
+    assert judgement.quality is None
+    assert judgement.contrast_reason is None
+    assert judgement.contrast == "none"
+    assert judgement.air_hu == pytest.approx(-1000, abs=5)
+    assert judgement.blood_hu == pytest.approx(40, abs=3)
+
+
+@pytest.mark.parametrize("offset_hu", [60, -22, 100])
+def test_a_constant_offset_abstains_or_stays_within_tolerance(offset_hu):
+    judgement = look(Chest(offset_hu=offset_hu))
+    assert (judgement.quality is not None) == (abs(offset_hu) > 30)
+
+
+def test_noise_is_measured_in_the_trachea():
+    assert look(Chest(noise_hu=15.0, air_hu=-960)).noise_hu == pytest.approx(15.0, rel=0.25)
+
+
+def test_enhanced_blood_without_a_word_in_the_header_disagrees():
+    judgement = look(Chest(blood_hu=140))
+    assert judgement.contrast == "unknown"
+    assert judgement.contrast_reason.code == "contrast_disagrees"
+
+
+def test_a_header_that_says_contrast_with_plain_blood_disagrees():
+    judgement = look(Chest().with_acquisition(contrast_tag=ContrastTag.GIVEN))
+    assert judgement.contrast_reason.code == "contrast_disagrees"
+
+
+def test_header_and_blood_agree_on_contrast():
+    judgement = look(Chest(blood_hu=140).with_acquisition(contrast_tag=ContrastTag.GIVEN))
+    assert judgement.contrast == "given"
+    assert judgement.contrast_reason.code == "contrast_enhanced"
