@@ -33,13 +33,7 @@ class Chest:
     offset_hu: int = 0
     lung_scale: float = 1.0
     cut_mm: tuple[float, float] = (0.0, 0.0)
-    acquisition: Acquisition = Acquisition(
-        kvp=120.0,
-        kernel="B31f",
-        kernel_family=KernelFamily.SOFT,
-        contrast_tag=ContrastTag.NONE,
-        slice_thickness_mm=1.0,
-    )
+    acquisition: Acquisition = PLAIN
 
     def with_acquisition(self, **changes) -> Chest:
         return replace(self, acquisition=replace(self.acquisition, **changes))
