@@ -1,0 +1,219 @@
+"""One association on the receiving side: each instance goes to disk and is acknowledged only then."""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, cast
+
+import structlog
+from pydicom.dataset import Dataset
+
+from appliance.dicom.raw_dataset import MalformedDatasetError, SopClassMismatchError, file_header, glance
+from appliance.dicom.spool import AssociationFolder, CloseReason, Opened, Room, Spool, new_association_name
+from appliance.dicom.transfer_syntaxes import is_ct_class
+from appliance.dicom.wire import OversizeDataset
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from io import BytesIO
+
+    from pynetdicom.dimse_primitives import C_STORE
+    from pynetdicom.events import Event
+
+_log = structlog.get_logger()
+
+# Statuses of the storage service (PS3.4 Table B.2-1) and of DIMSE (PS3.7 Annex C).
+SUCCESS = 0x0000
+PROCESSING_FAILURE = 0x0110
+OUT_OF_RESOURCES = 0xA700
+DATA_SET_DOES_NOT_MATCH_SOP_CLASS = 0xA900
+CANNOT_UNDERSTAND = 0xC000
+
+_LONGEST_COMMENT = 64  # Error Comment (0000,0902) is LO
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one instance may cost.
+
+    Attributes
+    ----------
+    reserve_bytes
+        Free space that must remain after an instance is written.
+    instance_bytes
+        Largest data set accepted.
+    free_bytes
+        Returns the free bytes of the spool's file system.
+    """
+
+    reserve_bytes: int
+    instance_bytes: int
+    free_bytes: Callable[[], int]
+
+
+class Tally:
+    """Counts over all associations of a receiver, safe between threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.associations = 0
+        self.associations_refused = 0
+        self.instances = 0
+        self.set_aside = 0
+        self.failed = 0
+        self.bytes = 0
+        self.last_error_status: int | None = None
+
+    def add(self, **amounts: int) -> None:
+        """Increase counts by name."""
+        with self._lock:
+            for name, amount in amounts.items():
+                setattr(self, name, getattr(self, name) + amount)
+
+    def failure(self, status: int) -> None:
+        """Count an instance that was answered with ``status``."""
+        with self._lock:
+            self.failed += 1
+            self.last_error_status = status
+
+
+class Intake:
+    """Everything an accepted association needs to store what it is sent.
+
+    Parameters
+    ----------
+    spool
+        Where it goes.
+    limits
+        What it may cost.
+    tally
+        Where it is counted.
+    calling_ae_title, called_ae_title, peer_address
+        Who sends.
+    """
+
+    def __init__(
+        self,
+        spool: Spool,
+        limits: Limits,
+        tally: Tally,
+        *,
+        calling_ae_title: str,
+        called_ae_title: str,
+        peer_address: str,
+    ) -> None:
+        self.name = new_association_name()
+        self.started = time.monotonic()
+        self.verification_only = False
+        self.stored = 0
+        self.failed = 0
+        self.bytes = 0
+        self._spool = spool
+        self._limits = limits
+        self._tally = tally
+        self._folders: dict[Room, AssociationFolder] = {}
+        self._opened = Opened(
+            calling_ae_title=calling_ae_title,
+            called_ae_title=called_ae_title,
+            peer_address=peer_address,
+            opened=datetime.now(UTC).isoformat(timespec="milliseconds"),
+            receiver_pid=os.getpid(),
+        )
+
+    @property
+    def peer(self) -> dict[str, str]:
+        """Who sends, as fields of a log line."""
+        return {"peer": self._opened.calling_ae_title, "address": self._opened.peer_address}
+
+    def store(self, event: Event) -> Dataset | int:
+        """Handle one C-STORE request (PS3.4 Annex B) and return its status."""
+        try:
+            self._store(event)
+        except _RefusedError as refusal:
+            return self.refuse(refusal.status, refusal.comment)
+        except OSError as error:
+            _log.error("instance_not_stored", **self.peer, error=error.strerror, errno=error.errno)
+            return self.refuse(OUT_OF_RESOURCES, _disk_comment(error))
+        except Exception:  # noqa: BLE001  # logged with its traceback and answered
+            # A defect here must not take the association and its other instances with it.
+            _log.exception("instance_not_stored", **self.peer)
+            return self.refuse(PROCESSING_FAILURE, "The receiver failed; its log tells why")
+        return SUCCESS
+
+    def refuse(self, status: int, comment: str) -> Dataset:
+        """Count and log an instance that is not stored, and return its status with a readable Error Comment."""
+        self.failed += 1
+        self._tally.failure(status)
+        _log.warning("instance_refused", **self.peer, status=f"0x{status:04X}", comment=comment)
+        answer = Dataset()
+        answer.Status = status
+        answer.ErrorComment = comment[:_LONGEST_COMMENT]
+        return answer
+
+    def close(self, reason: CloseReason) -> bool:
+        """Close the folders; return ``False`` when that has to be tried again (a full disk)."""
+        done = True
+        for room, folder in list(self._folders.items()):
+            try:
+                folder.close(reason)
+            except OSError as error:
+                _log.error("association_not_closed", **self.peer, error=error.strerror)
+                done = False
+            else:
+                del self._folders[room]
+        return done
+
+    def _store(self, event: Event) -> None:
+        request = cast("C_STORE", event.request)
+        if self.verification_only:
+            raise _RefusedError(PROCESSING_FAILURE, "This caller may only verify the connection")
+        if isinstance(request.DataSet, OversizeDataset):
+            limit_mib = self._limits.instance_bytes >> 20
+            raise _RefusedError(OUT_OF_RESOURCES, f"The instance is larger than the {limit_mib} MiB allowed here")
+        data = cast("BytesIO", request.DataSet).getvalue()
+        sop_class, sop_instance = str(request.AffectedSOPClassUID), str(request.AffectedSOPInstanceUID)
+        transfer_syntax = str(event.context.transfer_syntax)
+        try:
+            glance(data, transfer_syntax, sop_class, sop_instance)
+        except SopClassMismatchError as error:
+            raise _RefusedError(DATA_SET_DOES_NOT_MATCH_SOP_CLASS, str(error)) from error
+        except MalformedDatasetError as error:
+            raise _RefusedError(CANNOT_UNDERSTAND, str(error)) from error
+        header = file_header(transfer_syntax, sop_class, sop_instance, self._opened.calling_ae_title)
+        if self._limits.free_bytes() - len(data) - len(header) < self._limits.reserve_bytes:
+            raise _RefusedError(OUT_OF_RESOURCES, "The receiver's disk is nearly full; send again later")
+        room = Room.ASSOCIATIONS if is_ct_class(sop_class) else Room.ASIDE
+        self._folder(room).store(header, data)
+        self.stored += 1
+        self.bytes += len(data)
+        self._tally.add(instances=1, bytes=len(data), set_aside=int(room is Room.ASIDE))
+        _log.debug("instance_stored", **self.peer, room=room.value, sop_instance_uid=sop_instance)
+
+    def _folder(self, room: Room) -> AssociationFolder:
+        folder = self._folders.get(room)
+        if folder is None:
+            folder = self._spool.open_folder(room, self.name, self._opened)
+            self._folders[room] = folder
+        return folder
+
+
+class _RefusedError(Exception):
+    """An instance is answered with this status and comment."""
+
+    def __init__(self, status: int, comment: str) -> None:
+        super().__init__(comment)
+        self.status = status
+        self.comment = comment
+
+
+def _disk_comment(error: OSError) -> str:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "The receiver's disk is full; send again later"
+    if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+        return "The receiver may not write to its disk; call its service"
+    return "The receiver's disk failed; call its service"

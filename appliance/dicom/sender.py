@@ -1,0 +1,359 @@
+"""Sending DICOM files: one association, each file in its own transfer syntax, a sentence for each failure."""
+
+from __future__ import annotations
+
+import socket
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+from pydicom import dcmread
+from pydicom.errors import InvalidDicomError
+from pydicom.filereader import read_file_meta_info
+from pydicom.uid import UID
+from pynetdicom import AE, _config, evt
+from pynetdicom.presentation import build_context
+from pynetdicom.status import code_to_category
+
+from appliance.dicom.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from appliance.dicom.tls import TlsFiles, client_context
+from appliance.dicom.transfer_syntaxes import (
+    EXPLICIT_VR_LITTLE_ENDIAN,
+    IMPLICIT_VR_LITTLE_ENDIAN,
+    VERIFICATION,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from pathlib import Path
+
+    from pydicom.dataset import Dataset
+    from pynetdicom.association import Association
+    from pynetdicom.events import Event
+    from pynetdicom.presentation import PresentationContext
+
+# A-ASSOCIATE-RQ holds at most 128 contexts (PS3.8 Section 9.3.2.2); a compressed class takes one, others three.
+_MOST_CONTEXTS = 126
+_UNCOMPRESSED = (EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN)
+
+
+@dataclass(frozen=True, slots=True)
+class FileResult:
+    """What became of one file.
+
+    Attributes
+    ----------
+    path
+        The file.
+    status
+        Status of the C-STORE response, or ``None`` when there was none.
+    problem
+        Why it is not with the peer, as a sentence; ``None`` when it is.
+    """
+
+    path: Path
+    status: int | None
+    problem: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class SendReport:
+    """What became of a transfer.
+
+    Attributes
+    ----------
+    results
+        One entry for each file, in the order given.
+    problem
+        Why the association failed as a whole, as a sentence with what to change; ``None`` when it did not.
+    permanent
+        Whether trying again is pointless before somebody changes a setting (A-ASSOCIATE-RJ, rejected permanent).
+    """
+
+    results: tuple[FileResult, ...]
+    problem: str | None
+    permanent: bool
+
+    @property
+    def ok(self) -> bool:
+        """Whether every file is with the peer."""
+        return self.problem is None and all(result.problem is None for result in self.results)
+
+    @property
+    def sent(self) -> int:
+        """Number of files that the peer acknowledged."""
+        return sum(result.problem is None for result in self.results)
+
+
+@dataclass(frozen=True, slots=True)
+class EchoReport:
+    """Answer to a C-ECHO.
+
+    Attributes
+    ----------
+    problem
+        Why there was none, as a sentence; ``None`` when the peer answered.
+    permanent
+        As in :class:`SendReport`.
+    """
+
+    problem: str | None
+    permanent: bool
+
+    @property
+    def ok(self) -> bool:
+        """Whether the peer answered with success."""
+        return self.problem is None
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    path: Path
+    sop_class: str
+    transfer_syntax: str
+
+
+def echo(
+    *,
+    host: str,
+    port: int,
+    called_ae: str,
+    calling_ae: str,
+    tls: TlsFiles | None = None,
+    timeout_s: float = 15.0,
+) -> EchoReport:
+    """Ask a peer for a sign of life with C-ECHO (PS3.4 Annex A).
+
+    Parameters
+    ----------
+    host, port
+        Where the peer listens.
+    called_ae, calling_ae
+        The peer's AE title and ours.
+    tls
+        Our TLS files; ``None`` speaks plain TCP.
+    timeout_s
+        For connecting and for each answer.
+    """
+    ae = _application_entity(calling_ae, timeout_s)
+    association, failure = _associate(ae, [build_context(VERIFICATION)], host, port, called_ae, tls)
+    if failure is not None:
+        return EchoReport(*failure)
+    with _released(association):
+        status = association.send_c_echo().get("Status")
+    if status == 0:
+        return EchoReport(None, permanent=False)
+    answer = "nothing" if status is None else f"status 0x{status:04X}"
+    return EchoReport(f"{_name(called_ae, host, port)} answered the C-ECHO with {answer}.", permanent=False)
+
+
+def send(
+    paths: Iterable[Path],
+    *,
+    host: str,
+    port: int,
+    called_ae: str,
+    calling_ae: str,
+    tls: TlsFiles | None = None,
+    timeout_s: float = 60.0,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> SendReport:
+    """Send DICOM files with C-STORE (PS3.4 Annex B) over one association.
+
+    A file goes out byte for byte as it is on disk when the peer accepts its transfer syntax. Only uncompressed little
+    endian files are otherwise converted between explicit and implicit VR; pixels are never recompressed.
+
+    Parameters
+    ----------
+    paths
+        DICOM files (PS3.10). What is not one fails alone.
+    host, port
+        Where the peer listens.
+    called_ae, calling_ae
+        The peer's AE title and ours.
+    tls
+        Our TLS files; ``None`` speaks plain TCP.
+    timeout_s
+        For connecting and for each answer.
+    on_progress
+        Called after each file with the number of files done and their total.
+
+    Returns
+    -------
+    SendReport
+        Nothing is raised for what the network, the peer or a file does wrong.
+    """
+    ordered = list(paths)
+    results: dict[Path, FileResult] = {}
+    files = []
+    for path in ordered:
+        described = _describe(path)
+        if isinstance(described, FileResult):
+            results[path] = described
+        else:
+            files.append(described)
+
+    def note(result: FileResult) -> None:
+        results[result.path] = result
+        if on_progress is not None:
+            on_progress(len(results), len(ordered))
+
+    problem, permanent = None, False
+    ae = _application_entity(calling_ae, timeout_s)
+    for batch in _batches(files):
+        association, failure = _associate(ae, _contexts(batch), host, port, called_ae, tls)
+        if failure is not None:
+            problem, permanent = failure
+            for file in batch:
+                note(FileResult(file.path, None, problem))
+            continue
+        with _released(association):
+            for file in batch:
+                note(_send_file(association, file, _name(called_ae, host, port)))
+    return SendReport(tuple(results[path] for path in ordered), problem, permanent)
+
+
+def _describe(path: Path) -> _File | FileResult:
+    try:
+        meta = read_file_meta_info(path)
+        return _File(path, str(meta.MediaStorageSOPClassUID), str(meta.TransferSyntaxUID))
+    except OSError as error:
+        return FileResult(path, None, f"The file cannot be read: {error.strerror}.")
+    except (InvalidDicomError, AttributeError, ValueError, KeyError, EOFError):
+        return FileResult(path, None, "The file is not a DICOM file with file meta information.")
+
+
+def _batches(files: Sequence[_File]) -> Iterator[list[_File]]:
+    batch: list[_File] = []
+    pairs: set[tuple[str, str]] = set()
+    for file in files:
+        wanted = _pairs(file)
+        if batch and len(pairs | wanted) > _MOST_CONTEXTS:
+            yield batch
+            batch, pairs = [], set()
+        batch.append(file)
+        pairs |= wanted
+    if batch:
+        yield batch
+
+
+def _pairs(file: _File) -> set[tuple[str, str]]:
+    syntaxes = {file.transfer_syntax}
+    if file.transfer_syntax in _UNCOMPRESSED:
+        syntaxes.update(_UNCOMPRESSED)
+    return {(file.sop_class, syntax) for syntax in syntaxes}
+
+
+def _contexts(files: Sequence[_File]) -> list[PresentationContext]:
+    # One transfer syntax each, so that the peer cannot choose another than the file's own.
+    pairs = dict.fromkeys(pair for file in files for pair in sorted(_pairs(file)))
+    return [build_context(sop_class, syntax) for sop_class, syntax in pairs]
+
+
+def _application_entity(calling_ae: str, timeout_s: float) -> AE:
+    ae = AE(ae_title=calling_ae)
+    ae.implementation_class_uid = UID(IMPLEMENTATION_CLASS_UID)
+    ae.implementation_version_name = IMPLEMENTATION_VERSION_NAME
+    ae.maximum_pdu_size = 0
+    ae.connection_timeout = ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = timeout_s
+    return ae
+
+
+def _associate(
+    ae: AE,
+    contexts: list[PresentationContext],
+    host: str,
+    port: int,
+    called_ae: str,
+    tls: TlsFiles | None,
+) -> tuple[Association, tuple[str, bool] | None]:
+    """Return an association and, when it was not established, why and whether that is permanent."""
+    opened: list[bool] = []
+
+    def on_open(event: Event) -> None:
+        opened.append(True)
+        transport = event.assoc.dul.socket
+        if transport is not None and transport.socket is not None:
+            # Without it the last piece of each image waits for the peer's delayed acknowledgement.
+            transport.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    tls_args: Any = None if tls is None else (client_context(tls), host)
+    association = ae.associate(
+        host,
+        port,
+        contexts=contexts,
+        ae_title=called_ae,
+        tls_args=tls_args,
+        evt_handlers=[(evt.EVT_CONN_OPEN, on_open)],
+    )
+    if association.is_established:
+        return association, None
+    return association, _why_not(association, _name(called_ae, host, port), ae.ae_title, opened=bool(opened))
+
+
+def _why_not(association: Association, peer: str, calling_ae: str, *, opened: bool) -> tuple[str, bool]:
+    if association.is_rejected:
+        answer = cast("Any", association.acceptor.primitive)
+        permanent = answer.result == 1
+        if (answer.result_source, answer.diagnostic) == (1, 3):
+            return f"{peer} does not know the calling AE title {calling_ae}; add it there.", permanent
+        if (answer.result_source, answer.diagnostic) == (1, 7):
+            return f"{peer} does not answer to that AE title; correct the called AE title here.", permanent
+        if permanent:
+            return f"{peer} refused the association permanently ({answer.reason_str}).", True
+        return f"{peer} refused the association for now ({answer.reason_str}); try again later.", False
+    if not opened:
+        return f"{peer} cannot be reached; check address, port, cable and firewall, and TLS on both sides.", False
+    if association.rejected_contexts and not association.accepted_contexts:
+        return f"{peer} accepts none of the SOP classes and transfer syntaxes of these files.", True
+    return f"{peer} took the connection but broke it off before the association was made.", False
+
+
+def _send_file(association: Association, file: _File, peer: str) -> FileResult:
+    if not association.is_established:
+        return FileResult(file.path, None, f"{peer} broke off the association before this file.")
+    accepted = {(str(each.abstract_syntax), str(each.transfer_syntax[0])) for each in association.accepted_contexts}
+    try:
+        if (file.sop_class, file.transfer_syntax) in accepted:
+            # pynetdicom sends a file undecoded only under this process-wide flag. It concerns nobody else: the flag
+            # is looked at only when a path is passed, and a path is passed only here.
+            _config.STORE_SEND_CHUNKED_DATASET = True
+            answer = association.send_c_store(file.path)
+        elif not accepted.isdisjoint(_pairs(file)):
+            answer = association.send_c_store(dcmread(file.path))
+        else:
+            name = UID(file.transfer_syntax).name
+            return FileResult(file.path, None, f"{peer} does not accept this kind of object in {name}.")
+    except OSError as error:
+        return FileResult(file.path, None, f"The file cannot be read: {error.strerror}.")
+    except (ValueError, AttributeError, RuntimeError):
+        # The exception's own text may quote identifiers out of the file.
+        return FileResult(file.path, None, f"The file could not be encoded for {peer}, or the association ended.")
+    return _judge(file.path, answer, peer)
+
+
+def _judge(path: Path, answer: Dataset, peer: str) -> FileResult:
+    status = answer.get("Status")
+    if status is None:
+        return FileResult(path, None, f"{peer} gave no answer to this file.")
+    if code_to_category(status) in {"Success", "Warning"}:
+        return FileResult(path, status, None)
+    comment = str(answer.get("ErrorComment", "")).strip()
+    said = f": {comment}" if comment else ""
+    return FileResult(path, status, f"{peer} answered 0x{status:04X}{said}.")
+
+
+@contextmanager
+def _released(association: Association) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        with suppress(Exception):
+            if association.is_established:
+                association.release()
+            else:
+                association.abort()
+
+
+def _name(called_ae: str, host: str, port: int) -> str:
+    return f"{called_ae} at {host}:{port}"

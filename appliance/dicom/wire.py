@@ -1,0 +1,263 @@
+"""The few places where pynetdicom's own classes are not enough for a port that faces a hospital network.
+
+All are subclasses that pynetdicom is handed; nothing of it is patched and no process-wide flag is set.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import socketserver
+import ssl
+import threading
+import time
+from io import BytesIO
+from typing import TYPE_CHECKING, Any, cast
+
+import structlog
+from pynetdicom import evt
+from pynetdicom.dimse import DIMSEServiceProvider
+from pynetdicom.dimse_primitives import C_STORE
+from pynetdicom.transport import AssociationSocket, RequestHandler, ThreadedAssociationServer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pynetdicom.association import Association
+    from pynetdicom.pdu_primitives import P_DATA
+
+_log = structlog.get_logger()
+
+_READ_STEP_BYTES = 1 << 20
+# Before a caller is known, only an A-ASSOCIATE-RQ may come; the largest legal one is far below this.
+_LARGEST_PDU_BEFORE_ACCEPTANCE_BYTES = 1 << 20
+_PDU_MARGIN_BYTES = 256 << 20
+# Connections that are not (yet) associations, such as port scans; beyond this they are closed at once.
+_SPARE_CONNECTIONS = 32
+
+_CHATTY_EVENTS = (evt.EVT_DIMSE_RECV, evt.EVT_DIMSE_SENT, evt.EVT_PDU_RECV, evt.EVT_PDU_SENT)
+
+
+class Socket(AssociationSocket):
+    """A connection that reads in large steps and never waits for ever.
+
+    pynetdicom reads 4 KiB at a time; one ``recv_into`` per network buffer is what brings ingest near dcmtk's.
+    Delayed acknowledgements are switched off, because senders that leave Nagle's algorithm on otherwise stall for
+    40 ms per image.
+    """
+
+    def __init__(self, assoc: Association, connection: socket.socket, *, largest_instance_bytes: int) -> None:
+        super().__init__(assoc, client_socket=connection)
+        self._largest_pdu_bytes = largest_instance_bytes + _PDU_MARGIN_BYTES
+        self._negotiation_ends = time.monotonic() + (assoc.acse_timeout or 30.0)
+        self.timed_out = False
+        self._quick_ack = getattr(socket, "TCP_QUICKACK", None)
+        connection.settimeout(assoc.network_timeout)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def recv(self, nr_bytes: int) -> bytearray:
+        """Read ``nr_bytes``, or fewer when the peer closes the connection.
+
+        Raises
+        ------
+        OSError
+            The peer stalled, or announced more than any accepted PDU may hold.
+        """
+        connection = cast("socket.socket", self.socket)
+        negotiating = not self.assoc.is_established
+        largest = _LARGEST_PDU_BEFORE_ACCEPTANCE_BYTES if negotiating else self._largest_pdu_bytes
+        if nr_bytes > largest:
+            raise OSError(f"a PDU of {nr_bytes} bytes is larger than any that is accepted")
+        # Memory grows with what has really arrived, not with what a length field claims.
+        received = bytearray(min(nr_bytes, _READ_STEP_BYTES))
+        filled = 0
+        while filled < nr_bytes:
+            if filled == len(received):
+                received.extend(bytes(min(nr_bytes - filled, max(_READ_STEP_BYTES, filled))))
+            if negotiating and time.monotonic() > self._negotiation_ends:
+                self.timed_out = True
+                raise TimeoutError("the association request did not arrive in time")
+            with memoryview(received) as view:
+                try:
+                    count = connection.recv_into(view[filled:])
+                except TimeoutError:
+                    self.timed_out = True
+                    raise
+            if self._quick_ack is not None:
+                connection.setsockopt(socket.IPPROTO_TCP, self._quick_ack, 1)
+            if count == 0:
+                break
+            filled += count
+        del received[filled:]
+        return received
+
+    def break_off(self) -> None:
+        """End the connection from another thread, waking a read that waits for a stalled peer."""
+        connection = self.socket
+        if connection is not None:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+
+
+class OversizeDataset(BytesIO):
+    """Stands in for a data set that went over the limit: counts what still comes and keeps none of it."""
+
+    def write(self, data: Any) -> int:
+        """Drop ``data``."""
+        return len(data)
+
+
+class Dimse(DIMSEServiceProvider):
+    """DIMSE provider that bounds memory and answers unusable C-STORE requests, each by itself.
+
+    Parameters
+    ----------
+    assoc
+        Its association.
+    largest_instance_bytes
+        Data sets above this are read to their end, dropped, and refused alone.
+    refuse
+        Told of a request that was answered here with a failure: its status and comment.
+    """
+
+    def __init__(
+        self, assoc: Association, *, largest_instance_bytes: int, refuse: Callable[[int, str], object]
+    ) -> None:
+        super().__init__(assoc)
+        self._largest_instance_bytes = largest_instance_bytes
+        self._refuse = refuse
+
+    def receive_primitive(self, primitive: P_DATA) -> None:
+        """Take the next piece of a message (PS3.8 Annex E)."""
+        super().receive_primitive(primitive)
+        message = self.message
+        if message is None or isinstance(message.data_set, OversizeDataset):
+            return
+        if cast("BytesIO", message.data_set).tell() > self._largest_instance_bytes:
+            message.data_set = OversizeDataset()
+
+    def get_msg(self, block: bool = False) -> Any:
+        """Return the next message, having answered C-STORE requests that no service class could take.
+
+        pynetdicom would ignore an incomplete request, leaving the sender to its time-out, and abort the association
+        on a SOP class that is not the context's.
+        """
+        context_id, message = super().get_msg(block=block)
+        if isinstance(message, C_STORE) and message.MessageID is not None and context_id is not None:
+            problem = self._problem(context_id, message)
+            if problem is not None:
+                self._answer(context_id, message, *problem)
+                return None, None
+        return context_id, message
+
+    def _problem(self, context_id: int, request: C_STORE) -> tuple[int, str] | None:
+        context = next((cx for cx in self.assoc.accepted_contexts if cx.context_id == context_id), None)
+        if context is None:
+            return None  # pynetdicom aborts, as PS3.8 asks for a context that was never accepted
+        if request.AffectedSOPClassUID is not None and request.AffectedSOPClassUID != context.abstract_syntax:
+            return 0xA900, "SOP Class UID is not the presentation context's"
+        if request.DataSet is None:
+            return 0xC000, "The request has no data set"
+        if not request.is_valid_request:
+            return 0xC000, "The request lacks a mandatory command element"
+        return None
+
+    def _answer(self, context_id: int, request: C_STORE, status: int, comment: str) -> None:
+        response = C_STORE()
+        response.MessageIDBeingRespondedTo = request.MessageID
+        response.AffectedSOPClassUID = request.AffectedSOPClassUID
+        response.AffectedSOPInstanceUID = request.AffectedSOPInstanceUID
+        response.Status = status
+        response.ErrorComment = comment  # type: ignore[assignment]  # pynetdicom types it as always None
+        self._refuse(status, comment)
+        self.send_msg(response, context_id)
+
+
+class Connection(RequestHandler):
+    """One incoming connection, from the TLS handshake to the end of its association."""
+
+    server: Server
+
+    def handle(self) -> None:
+        """Run the association to its end, whatever that is, and then report it."""
+        if isinstance(self.request, ssl.SSLSocket):
+            try:
+                self.request.settimeout(self.ae.acse_timeout)
+                self.request.do_handshake()
+            except OSError as error:
+                _log.warning("connection_refused", address=self.client_address[0], reason="tls", detail=_short(error))
+                self.server.shutdown_request(self.request)
+                return
+        association = self._create_association()
+        self.server.on_association(association)
+        evt.trigger(association, evt.EVT_CONN_OPEN, {"address": self.client_address})
+        association.start()
+        # pynetdicom tells of some ends by an event and of others not; the end of its thread is certain.
+        association.join()
+        self.server.on_end(association)
+
+    def _create_association(self) -> Association:
+        association = super()._create_association()
+        for event in _CHATTY_EVENTS:
+            for handler, _ in list(cast("list[tuple[Any, Any]]", association.get_handlers(event))):
+                association.unbind(event, handler)
+        # The plain socket wrapper has already announced the connection; ours announces it again in its place.
+        association.dul.socket = None
+        association.dul.event_queue.get_nowait()
+        association.set_socket(
+            Socket(association, self.request, largest_instance_bytes=self.server.largest_instance_bytes)
+        )
+        return association
+
+
+class Server(ThreadedAssociationServer):
+    """The listening socket; it never lets one slow caller hold up the next."""
+
+    daemon_threads = True
+    block_on_close = False
+    request_queue_size = 64
+
+    largest_instance_bytes: int
+    most_connections: int
+    on_association: Callable[[Association], None]
+    on_end: Callable[[Association], None]
+
+    def __init__(self, *args: Any, settings: dict[str, Any], **kwargs: Any) -> None:
+        self.largest_instance_bytes = settings["largest_instance_bytes"]
+        self.most_connections = settings["maximum_associations"] + _SPARE_CONNECTIONS
+        self.on_association = settings["on_association"]
+        self.on_end = settings["on_end"]
+        self._connections = threading.Semaphore(self.most_connections)
+        super().__init__(*args, **kwargs)
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        """Accept a connection; a TLS handshake is left to the connection's own thread."""
+        listener = cast("socket.socket", self.socket)
+        connection, address = listener.accept()
+        if self.ssl_context is not None:
+            connection = self.ssl_context.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
+        return connection, address
+
+    def verify_request(self, request: Any, client_address: Any) -> bool:  # noqa: ARG002  # signature of socketserver
+        """Close connections beyond a bound, so that a flood costs no memory."""
+        return self._connections.acquire(blocking=False)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """Serve one connection in its own thread."""
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._connections.release()
+
+    def shutdown(self) -> None:
+        """Stop listening; associations in progress go on."""
+        socketserver.BaseServer.shutdown(self)
+        self.server_close()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002  # signature of socketserver
+        """Log what a connection's thread could not handle itself."""
+        _log.exception("connection_failed", address=client_address[0])
+
+
+def _short(error: OSError) -> str:
+    return getattr(error, "reason", None) or error.strerror or type(error).__name__

@@ -1,0 +1,57 @@
+"""Files that are whole or absent after a power cut: written aside, synced, renamed, and the folder synced."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+PART_SUFFIX = ".part"
+"""Names that end so are files being written; readers skip them and a restart deletes them."""
+
+
+def free_bytes(path: Path) -> int:
+    """Return the bytes an unprivileged process may still write on the file system that holds ``path``."""
+    figures = os.statvfs(path)
+    return figures.f_bavail * figures.f_frsize
+
+
+def write_durably(path: Path, data: bytes) -> None:
+    """Write a small file so that after a power cut either the old or the new content is there, whole.
+
+    Raises
+    ------
+    OSError
+        It could not be written; the old content stands.
+    """
+    part = path.with_name(path.name + PART_SUFFIX)
+    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+    try:
+        try:
+            write_all(descriptor, data)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        part.replace(path)
+    except OSError:
+        part.unlink(missing_ok=True)
+        raise
+    sync_directory(path.parent)
+
+
+def write_all(descriptor: int, data: bytes) -> None:
+    """Write ``data`` to the end, however little the kernel takes at a time."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+def sync_directory(path: Path) -> None:
+    """Make names created, renamed or removed in a folder survive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
