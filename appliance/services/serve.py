@@ -78,9 +78,7 @@ class _Terminal:
         colour = output.isatty() and "NO_COLOR" not in os.environ
         width = max(map(len, names))
         self._prefixes = {
-            name: f"{_COLOURS[place % len(_COLOURS)]}{name:<{width}} |{_RESET} "
-            if colour
-            else f"{name:<{width}} | "
+            name: f"{_COLOURS[place % len(_COLOURS)]}{name:<{width}} |{_RESET} " if colour else f"{name:<{width}} | "
             for place, name in enumerate(names)
         }
 
@@ -169,9 +167,7 @@ def _look_after(child: _Child, policy: RestartPolicy, terminal: _Terminal, stop:
         terminal.write("serve", f"{child.name} says that the configuration is wrong; stopping.")
         child.given_up = True
         return CONFIGURATION_WRONG
-    child.ended_at_s = [ended_s for ended_s in child.ended_at_s if ended_s > now_s - policy.window_s] + [
-        now_s
-    ]
+    child.ended_at_s = [ended_s for ended_s in child.ended_at_s if ended_s > now_s - policy.window_s] + [now_s]
     ends = len(child.ended_at_s)
     how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
     if ends > policy.limit:
