@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import time
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from pydicom.dataset import Dataset
     from pynetdicom.association import Association
     from pynetdicom.events import Event
+    from pynetdicom.pdu_primitives import A_ASSOCIATE
     from pynetdicom.presentation import PresentationContext
 
 # A-ASSOCIATE-RQ holds at most 128 contexts (PS3.8 Section 9.3.2.2); a compressed class takes one, others three.
@@ -68,11 +70,14 @@ class SendReport:
         Why the association failed as a whole, as a sentence with what to change; ``None`` when it did not.
     permanent
         Whether trying again is pointless before somebody changes a setting (A-ASSOCIATE-RJ, rejected permanent).
+    seconds
+        How long it took.
     """
 
     results: tuple[FileResult, ...]
     problem: str | None
     permanent: bool
+    seconds: float
 
     @property
     def ok(self) -> bool:
@@ -80,7 +85,7 @@ class SendReport:
         return self.problem is None and all(result.problem is None for result in self.results)
 
     @property
-    def sent(self) -> int:
+    def accepted(self) -> int:
         """Number of files that the peer acknowledged."""
         return sum(result.problem is None for result in self.results)
 
@@ -183,6 +188,7 @@ def send(
     SendReport
         Nothing is raised for what the network, the peer or a file does wrong.
     """
+    started = time.monotonic()
     ordered = list(paths)
     results: dict[Path, FileResult] = {}
     files = []
@@ -210,7 +216,8 @@ def send(
         with _released(association):
             for file in batch:
                 note(_send_file(association, file, _name(called_ae, host, port)))
-    return SendReport(tuple(results[path] for path in ordered), problem, permanent)
+    seconds = time.monotonic() - started
+    return SendReport(tuple(results[path] for path in ordered), problem, permanent, seconds)
 
 
 def _describe(path: Path) -> _File | FileResult:
@@ -293,20 +300,24 @@ def _associate(
 
 def _why_not(association: Association, peer: str, calling_ae: str, *, opened: bool) -> tuple[str, bool]:
     if association.is_rejected:
-        answer = cast("Any", association.acceptor.primitive)
-        permanent = answer.result == 1
-        if (answer.result_source, answer.diagnostic) == (1, 3):
-            return f"{peer} does not know the calling AE title {calling_ae}; add it there.", permanent
-        if (answer.result_source, answer.diagnostic) == (1, 7):
-            return f"{peer} does not answer to that AE title; correct the called AE title here.", permanent
-        if permanent:
-            return f"{peer} refused the association permanently ({answer.reason_str}).", True
-        return f"{peer} refused the association for now ({answer.reason_str}); try again later.", False
+        return _rejection(cast("A_ASSOCIATE", association.acceptor.primitive), peer, calling_ae)
     if not opened:
         return f"{peer} cannot be reached; check address, port, cable and firewall, and TLS on both sides.", False
     if association.rejected_contexts and not association.accepted_contexts:
         return f"{peer} accepts none of the SOP classes and transfer syntaxes of these files.", True
     return f"{peer} took the connection but broke it off before the association was made.", False
+
+
+def _rejection(answer: A_ASSOCIATE, peer: str, calling_ae: str) -> tuple[str, bool]:
+    """Return the sentence for an A-ASSOCIATE-RJ (PS3.8 Table 9-21) and whether it is permanent."""
+    permanent = answer.result == 1
+    if (answer.result_source, answer.diagnostic) == (1, 3):
+        return f"{peer} does not know the calling AE title {calling_ae}; add it there.", permanent
+    if (answer.result_source, answer.diagnostic) == (1, 7):
+        return f"{peer} does not answer to that AE title; correct the called AE title here.", permanent
+    if permanent:
+        return f"{peer} refused the association permanently ({answer.reason_str}).", True
+    return f"{peer} refused the association for now ({answer.reason_str}); try again later.", False
 
 
 def _send_file(association: Association, file: _File, peer: str) -> FileResult:
