@@ -44,7 +44,8 @@ _PLAIN = re.compile(
 _ENHANCED = re.compile(
     r"增强|强化|动脉期|静脉期|门脉|门静脉|延迟期|实质期|造影|血管成像|"
     r"(?<!\w)c\+|\+c(?!\w)|(?<!\w)(ce|cect|cta|ctpa|ctv|post[ -]?contrast|enhanced|contrast|"
-    r"(?:with|w/)(?: ?iv)?(?: ?con\w*)|arterial|venous|portal|nephrographic|pyelographic|delayed|angio\w*|km|bolus)(?!\w)",
+    r"(?:with|w/)(?: ?iv)?(?: ?con\w*)|arterial|venous|portal|nephrographic|pyelographic|delayed|"
+    r"angio\w*|km|bolus)(?!\w)",
     re.IGNORECASE,
 )
 

@@ -157,8 +157,8 @@ def check_spacing(heights_mm: NDArray[np.float64]) -> None:
         refuse(
             ReasonCode.IRREGULAR_SPACING,
             f"Slices are {steps.min():.2f} to {steps.max():.2f} mm apart ({int(odd.sum())} of {steps.size} steps "
-            f"differ from the usual {usual:.2f} mm by more than {tolerance:.2f} mm); the series joins pieces that must be "
-            "sent as series of their own.",
+            f"differ from the usual {usual:.2f} mm by more than {tolerance:.2f} mm); the series joins pieces that "
+            "must be sent as series of their own.",
         )
     grid = np.linspace(heights_mm[0], heights_mm[-1], heights_mm.size)
     drift = float(np.abs(heights_mm - grid).max())

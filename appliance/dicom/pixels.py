@@ -166,7 +166,7 @@ def _encapsulated(header: InstanceHeader) -> Iterator[tuple[int, NDArray[Any]]]:
         "pixel_keyword": "PixelData",
     }
     for index, frame in enumerate(frames):
-        if header.transfer_syntax_uid != _RLE_LOSSLESS and not frame.rstrip(b"\0").endswith(_END_OF_IMAGE):
+        if header.transfer_syntax_uid != _RLE_LOSSLESS and not _ends_whole(frame):
             raise PixelDataError("its compressed image ends too early")
         # The decoder takes encapsulated frames, so that each frame is wrapped as a lone one: no look-up per frame.
         odd = len(frame) % 2
@@ -231,10 +231,18 @@ def _group(fragments: list[tuple[int, bytes]], offsets: tuple[int, ...], frames:
     open_frame: list[bytes] = []
     for _, value in fragments:
         open_frame.append(value)
-        if value.rstrip(b"\0").endswith(_END_OF_IMAGE):
+        if _ends_whole(value):
             grouped.append(b"".join(open_frame))
             open_frame = []
     return grouped if len(grouped) == frames else _cut()
+
+
+def _ends_whole(frame: bytes) -> bool:
+    """Tell whether a compressed image has its end: codecs fill what is missing with grey and say nothing.
+
+    Writers pad to an even length with 0x00 or 0xFF.
+    """
+    return frame.rstrip(b"\0\xff").endswith(_END_OF_IMAGE)
 
 
 def _cut() -> list[bytes]:
