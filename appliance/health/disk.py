@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from appliance.dicom import spool
+from appliance.durable import free_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -68,7 +69,7 @@ class DiskKeeper:
         self,
         spool_root: Path,
         retention: RetentionSettings,
-        free_bytes: Callable[[Path], int] = spool.free_bytes,
+        free_bytes: Callable[[Path], int] = free_bytes,
     ) -> None:
         self._spool = spool_root
         self._retention = retention

@@ -7,8 +7,6 @@ message, and events stay in the durable outbox until the broker has acknowledged
 
 from __future__ import annotations
 
-import os
-import queue
 import secrets
 import threading
 from dataclasses import dataclass
@@ -16,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from appliance.durable import write_durably
 from appliance.errors import ConfigurationError
 from appliance.health.model import Presence, State
 
@@ -75,13 +74,9 @@ class SessionCounter:
     def advance(self) -> None:
         """The next connection stands: remember its number before anybody hears of it."""
         self._last += 1
-        temporary = self._path.with_suffix(".part")
         try:
-            with temporary.open("w", encoding="ascii") as file:
-                file.write(f"{self._last}\n")
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(self._path)
+            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            write_durably(self._path, b"%d\n" % self._last)
         except OSError as error:
             # A full disk must not keep the box from telling that its disk is full.
             log.warning("session_counter_not_saved", error=error.strerror)
@@ -116,7 +111,7 @@ class Publisher:
         self._latest_health: bytes | None = None
         self._in_flight: dict[int, int] = {}
         self._last_complaint = ""
-        self.acknowledged: queue.SimpleQueue[int] = queue.SimpleQueue()
+        self._acknowledged: set[int] = set()
         self._thread = threading.Thread(target=self._supervise, name="mqtt", daemon=True)
 
     @property
@@ -157,7 +152,7 @@ class Publisher:
         Parameters
         ----------
         key
-            Its key in the outbox; it appears in :attr:`acknowledged` once the broker has it.
+            Its key in the outbox; :meth:`take_acknowledged` returns it once the broker has it.
         payload
             The message.
 
@@ -169,11 +164,17 @@ class Publisher:
         with self._lock:
             if self._client is None:
                 return False
-            if key not in self._in_flight.values():
+            if key not in self._acknowledged and key not in self._in_flight.values():
                 # Under the lock, so that the acknowledgement cannot overtake the note of whose it is.
                 message = self._client.publish(self._broker.topic("events"), payload, qos=_QOS)
                 self._in_flight[message.mid] = key
             return True
+
+    def take_acknowledged(self) -> set[int]:
+        """Return the keys that the broker has acknowledged since the last call; until then they are not sent again."""
+        with self._lock:
+            taken, self._acknowledged = self._acknowledged, set()
+        return taken
 
     def _state(self, presence: Presence, session: int) -> tuple[str, bytes, int]:
         message = State(state=presence, session=session, appliance_version=self._version)
@@ -253,10 +254,10 @@ class Publisher:
     def _on_publish(self, _client: Client, _data: Any, mid: int, reason: Any, _properties: Any) -> None:
         with self._lock:
             key = self._in_flight.pop(mid, None)
+            if key is not None and not reason.is_failure:
+                self._acknowledged.add(key)
         if reason.is_failure:
             self._complain("publish_refused", str(reason))
-        elif key is not None:
-            self.acknowledged.put(key)
 
     def _complain(self, event: str, why: str) -> None:
         """Log a trouble once, not at every attempt."""

@@ -14,6 +14,8 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TextIO
 
+from appliance.logs import LOG_FORMAT_VARIABLE
+from appliance.services.lifecycle import stop_event_on_signals
 from appliance.services.tether import tethered
 
 if TYPE_CHECKING:
@@ -23,9 +25,6 @@ if TYPE_CHECKING:
 SERVICES = ("receive", "work", "deliver", "health")
 CONFIGURATION_WRONG = 2
 INTERNAL_FAILURE = 4
-
-# Says to a service that its lines end on a person's terminal although its standard output is a pipe.
-LOG_FORMAT_VARIABLE = "APPLIANCE_LOG_FORMAT"
 
 _COLOURS = ("\x1b[36m", "\x1b[35m", "\x1b[33m", "\x1b[32m", "\x1b[34m")
 _RESET = "\x1b[0m"
@@ -49,7 +48,7 @@ class RestartPolicy:
     longest_delay_s: float = 30.0
     limit: int = 5
     window_s: float = 300.0
-    stop_s: float = 10.0
+    stop_s: float = 20.0
 
     def delay_s(self, ends: int) -> float:
         """Return how long to wait after the ``ends``-th end within the window."""
@@ -125,7 +124,7 @@ def run(
         Exit code: 0 after a clean stop; 2 when a service says that the configuration is wrong; 4 when a
         service stayed down.
     """
-    stop = stop or _stop_on_signals()
+    stop = stop or stop_event_on_signals()
     policy = policy or RestartPolicy()
     services = services or commands(config_path)
     terminal = _Terminal(output or sys.stdout, ["serve", *services])
@@ -252,10 +251,3 @@ def _say(terminal: _Terminal, line: str) -> None:
         terminal.write("serve", line)
     except (OSError, ValueError):
         return  # the terminal is gone; stopping matters more than saying so
-
-
-def _stop_on_signals() -> threading.Event:
-    stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda *_: stop.set())
-    return stop

@@ -1,0 +1,237 @@
+"""The ``health`` service: measures the box, tells the fleet over MQTT, and keeps the disk above its watermark.
+
+It opens the database only for moments: a service that only watches must not stand in the way of one that repairs.
+"""
+
+from __future__ import annotations
+
+import platform
+import re
+import time
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import structlog
+
+from appliance import __version__
+from appliance.errors import StoreError
+from appliance.health import assessment, probes
+from appliance.health.broker import Broker
+from appliance.health.disk import DiskKeeper
+from appliance.health.model import Condition, Event, Health, Peer, PeerRole
+from appliance.health.publisher import Publisher
+from appliance.services import systemd
+from appliance.services.lifecycle import Heartbeat
+from appliance.store.database import open_database
+from appliance.store.events import EventKind
+
+if TYPE_CHECKING:
+    import threading
+    from collections.abc import Sequence
+
+    from appliance.config import Settings
+    from appliance.health.model import Pack, Queue
+
+_log = structlog.get_logger()
+
+# The slowest regular heartbeat is delivery's with its longest poll; three missed ones are silence.
+SILENT_AFTER_S = 180.0
+SWEEP_INTERVAL_S = 600.0
+SHORT_SWEEP_INTERVAL_S = 60.0
+EVENT_INTERVAL_S = 2.0
+_LONGEST_WAIT_S = 5.0
+_EVENTS_KEPT_S = 30 * 86400.0
+
+
+def measure(settings: Settings, *, broker_connected: bool | None = None, packs: Sequence[Pack] = ()) -> Health:
+    """Measure the box once; also what ``appliance status`` may show.
+
+    Parameters
+    ----------
+    settings
+        The whole configuration.
+    broker_connected
+        Whether the broker is connected; ``None`` leaves the broker out of the peers.
+    packs
+        Installed packs.
+    """
+    box = settings.box
+    machine = probes.machine()
+    disk = probes.disk(
+        box.state_directory,
+        soft_free_mib=settings.retention.soft_free_mib,
+        reserve_mib=settings.receive.disk_reserve_mib,
+    )
+    services = probes.services(box.state_directory / "run", silent_after_s=SILENT_AFTER_S)
+    queue = _queue(settings)
+    peers = probes.destinations(settings.deliver.destinations, settings.receive.ae_title)
+    if broker_connected is not None:
+        peers += (Peer(name="broker", role=PeerRole.BROKER, reachable=broker_connected, echo=None, seconds=None),)
+    condition, problems = assessment.assess(
+        machine=machine, disk=disk, services=services, queue=queue, packs=packs, peers=peers
+    )
+    return Health(
+        measured_at=datetime.now(UTC),
+        condition=condition,
+        problems=problems,
+        appliance_version=__version__,
+        python_version=_plain_version(platform.python_version()),
+        config_digest=settings.digest(),
+        machine=machine,
+        disk=disk,
+        services=services,
+        queue=queue,
+        packs=tuple(packs),
+        peers=peers,
+    )
+
+
+def run(settings: Settings, stop: threading.Event) -> None:
+    """Measure, publish and keep the disk until ``stop`` is set.
+
+    Parameters
+    ----------
+    settings
+        The whole configuration.
+    stop
+        Ends the service; the fleet is told ``offline`` first.
+
+    Raises
+    ------
+    ConfigurationError
+        The broker's settings, certificates or secrets cannot be used.
+    """
+    publisher = None
+    if settings.health.mqtt is not None:
+        broker = Broker.from_settings(settings.health.mqtt, settings.box.name)
+        publisher = Publisher(broker, settings.box.state_directory / "health" / "mqtt-session", __version__)
+        publisher.start()
+    service = _Service(settings, publisher)
+    systemd.notify("READY=1")
+    try:
+        service.loop(stop)
+    finally:
+        systemd.notify("STOPPING=1")
+        if publisher is not None:
+            publisher.close()
+        service.heartbeat.end()
+
+
+class _Service:
+    """The loop with what it remembers between two rounds."""
+
+    def __init__(self, settings: Settings, publisher: Publisher | None) -> None:
+        self._settings = settings
+        self._publisher = publisher
+        self._keeper = DiskKeeper(settings.box.spool, settings.retention)
+        self._condition: Condition | None = None
+        self.heartbeat = Heartbeat(settings.box.state_directory, "health")
+
+    def loop(self, stop: threading.Event) -> None:
+        """Measure each ``health.interval_s``, look after events and the disk in between."""
+        interval_s = self._settings.health.interval_s
+        watchdog_s = systemd.watchdog_interval_s() or _LONGEST_WAIT_S * 2.0
+        wait_s = min(_LONGEST_WAIT_S, interval_s, watchdog_s / 2.0)
+        next_measure_s = next_sweep_s = next_events_s = time.monotonic()
+        self._record(EventKind.STARTED)
+        while True:
+            # The heartbeat comes first, so that the service finds itself alive.
+            self._beat()
+            systemd.notify("WATCHDOG=1")
+            now_s = time.monotonic()
+            if now_s >= next_measure_s:
+                self._measure()
+                next_measure_s = now_s + interval_s
+            if now_s >= next_sweep_s:
+                self._sweep()
+                next_sweep_s = now_s + (SHORT_SWEEP_INTERVAL_S if self._keeper.short() else SWEEP_INTERVAL_S)
+            if now_s >= next_events_s:
+                self._publish_events()
+                next_events_s = now_s + min(EVENT_INTERVAL_S, interval_s)
+            if stop.wait(wait_s):
+                return
+
+    def _measure(self) -> None:
+        connected = None if self._publisher is None else self._publisher.connected
+        health = measure(self._settings, broker_connected=connected)
+        if self._publisher is not None:
+            self._publisher.publish_health(health.to_payload())
+        if health.condition is not self._condition:
+            _log.info("condition", condition=health.condition.value, problems=[item.value for item in health.problems])
+            if health.condition is not Condition.HEALTHY and self._condition in {None, Condition.HEALTHY}:
+                self._record(EventKind.DEGRADED)
+            elif health.condition is Condition.HEALTHY and self._condition is not None:
+                self._record(EventKind.RECOVERED)
+            self._condition = health.condition
+
+    def _sweep(self) -> None:
+        if not self._settings.box.database.exists():
+            return
+        try:
+            with open_database(self._settings.box.database) as store:
+                self._keeper.sweep(store)
+                store.events.forget(before=time.time() - _EVENTS_KEPT_S)
+        except StoreError as error:
+            _log.error("disk_not_swept", why=str(error))
+        except OSError as error:
+            _log.error("disk_not_swept", why=error.strerror)
+
+    def _record(self, kind: EventKind) -> None:
+        """Put an event of the box itself where the scans' events are."""
+        try:
+            with open_database(self._settings.box.database) as store:
+                store.events.record(kind)
+        except StoreError as error:
+            _log.error("event_not_recorded", kind=kind.value, why=str(error))
+
+    def _publish_events(self) -> None:
+        if self._publisher is None or not self._settings.box.database.exists():
+            return
+        try:
+            self._note_acknowledged(self._publisher)
+            if not self._publisher.connected:
+                return
+            with open_database(self._settings.box.database, read_only=True) as store:
+                waiting = store.events.waiting()
+        except StoreError as error:
+            _log.error("events_not_published", why=str(error))
+            return
+        for event in waiting:
+            message = Event(
+                id=event.id,
+                event=event.kind,
+                at=datetime.fromtimestamp(event.at, UTC),
+                scan=event.scan_id,
+                reason=event.reason,
+                numbers=event.numbers,
+                appliance_version=__version__,
+            )
+            self._publisher.publish_event(event.id, message.to_payload())
+
+    def _note_acknowledged(self, publisher: Publisher) -> None:
+        acknowledged = publisher.take_acknowledged()
+        if acknowledged:
+            with open_database(self._settings.box.database) as store:
+                for event_id in sorted(acknowledged):
+                    store.events.published(event_id)
+
+    def _beat(self) -> None:
+        try:
+            self.heartbeat.beat(connected=self._publisher.connected if self._publisher else None)
+        except OSError as error:
+            _log.error("heartbeat_not_written", error=error.strerror)
+
+
+def _queue(settings: Settings) -> Queue | None:
+    try:
+        with open_database(settings.box.database, read_only=True) as store:
+            return assessment.queue(store, stalled_after_s=settings.health.stalled_after_s)
+    except StoreError as error:
+        _log.warning("queue_not_read", why=str(error))
+        return None
+
+
+def _plain_version(text: str) -> str:
+    """Return the numbers of a version; a distribution may add anything after them."""
+    match = re.match(r"\d+(\.\d+){1,3}", text)
+    return match.group() if match else "0.0"
