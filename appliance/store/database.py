@@ -1,0 +1,327 @@
+"""The SQLite file: how it is opened, checked, kept from two writers at once, and copied.
+
+Rules: every process and every thread opens its own :class:`Store`; every write happens inside
+:meth:`Store.atomic`, which takes the write lock at its beginning, so that no transaction can fail half-way
+for want of it; rows leave this room as frozen dataclasses.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import threading
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Self
+
+import sqlite_utils
+import structlog
+
+from appliance.errors import StoreError
+from appliance.store import migrations
+from appliance.store.associations import Associations
+from appliance.store.events import EventKind, Events
+from appliance.store.instances import Instances
+from appliance.store.leases import Leases
+from appliance.store.outbox import Outbox
+from appliance.store.recovery import FileLock, damage, move_aside
+from appliance.store.results import Results
+from appliance.store.scans import Scans
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Sequence
+    from pathlib import Path
+
+log = structlog.get_logger()
+
+#: A writer waits this long for another one; every transaction here takes milliseconds.
+BUSY_S = 30.0
+
+
+class DatabaseDamagedError(StoreError):
+    """The file is damaged; the next service that opens it alone moves it aside and rebuilds."""
+
+
+class _Database(sqlite_utils.Database):
+    """sqlite-utils with transactions that take the write lock when they begin."""
+
+    @contextlib.contextmanager
+    def atomic(self) -> Generator[sqlite_utils.Database, None, None]:
+        if self.conn.in_transaction:
+            with super().atomic():
+                yield self
+            return
+        # A deferred transaction that turns from reading to writing fails at once when another writer came
+        # between; BEGIN IMMEDIATE waits instead.
+        self.conn.execute("BEGIN IMMEDIATE")
+        try:
+            yield self
+            self.conn.execute("COMMIT")
+        except BaseException:
+            self.rollback()
+            raise
+
+
+class Store:
+    """One connection to the database, with one attribute per aggregate.
+
+    A store belongs to the thread that opened it. Use :func:`open_database`.
+
+    Attributes
+    ----------
+    path
+        The SQLite file.
+    database
+        The sqlite-utils database, for this room's own use.
+    moved_aside
+        Where a damaged file went when this store was opened, else ``None``.
+    """
+
+    def __init__(self, path: Path, database: _Database, lock: FileLock | None, moved_aside: Path | None) -> None:
+        self.path = path
+        self.database = database
+        self.moved_aside = moved_aside
+        self._lock = lock
+        self._owner = (os.getpid(), threading.get_ident())
+
+    @cached_property
+    def associations(self) -> Associations:
+        """Associations whose instances are in the spool."""
+        return Associations(self)
+
+    @cached_property
+    def instances(self) -> Instances:
+        """Spooled instances."""
+        return Instances(self)
+
+    @cached_property
+    def scans(self) -> Scans:
+        """Scans and their history."""
+        return Scans(self)
+
+    @cached_property
+    def leases(self) -> Leases:
+        """Which worker holds which scan."""
+        return Leases(self)
+
+    @cached_property
+    def results(self) -> Results:
+        """What was found."""
+        return Results(self)
+
+    @cached_property
+    def outbox(self) -> Outbox:
+        """What must still be sent."""
+        return Outbox(self)
+
+    @cached_property
+    def events(self) -> Events:
+        """What the fleet must still be told."""
+        return Events(self)
+
+    @contextlib.contextmanager
+    def atomic(self) -> Generator[None, None, None]:
+        """Run a block as one transaction; inside another one it becomes part of that.
+
+        Raises
+        ------
+        StoreError
+            Another process held the write lock for too long, the disk is full, or the rows contradict the
+            schema.
+        DatabaseDamagedError
+            The file is damaged.
+        """
+        self._check_owner()
+        with _sentences(self.path), self.database.atomic():
+            yield
+
+    def rows(self, sql: str, parameters: Sequence[Any] | dict[str, Any] = ()) -> list[dict[str, Any]]:
+        """Return all rows of a query, so that no cursor keeps a read transaction open."""
+        self._check_owner()
+        with _sentences(self.path):
+            cursor = self.database.execute(sql, parameters)
+            names = [column[0] for column in cursor.description]
+            return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+
+    def execute(self, sql: str, parameters: Sequence[Any] = ()) -> int:
+        """Run a statement inside the caller's transaction and return how many rows it changed."""
+        if not self.database.conn.in_transaction:
+            raise StoreError("A write outside a transaction; wrap it in store.atomic().")
+        return int(self.database.execute(sql, parameters).rowcount)
+
+    def insert(self, table: str, row: dict[str, Any]) -> int:
+        """Insert a row inside the caller's transaction and return its rowid."""
+        names = ", ".join(row)
+        marks = ", ".join("?" for _ in row)
+        if not self.database.conn.in_transaction:
+            raise StoreError("A write outside a transaction; wrap it in store.atomic().")
+        # sqlite-utils' own insert looks the table up each time, which costs more than the insert.
+        cursor = self.database.execute(f"INSERT INTO {table} ({names}) VALUES ({marks})", tuple(row.values()))
+        return int(cursor.lastrowid or 0)
+
+    def backup(self, to: Path) -> None:
+        """Copy the database into one file while it is in use, through SQLite's own API.
+
+        Parameters
+        ----------
+        to
+            The copy; it appears complete or not at all, with mode 0600.
+
+        Raises
+        ------
+        StoreError
+            The copy cannot be written or does not pass its check.
+        """
+        self._check_owner()
+        part = to.with_name(to.name + ".part")
+        with _sentences(to):
+            part.unlink(missing_ok=True)
+            _create(part)
+            with contextlib.closing(sqlite3.connect(part)) as copy:
+                self.database.conn.backup(copy)
+                copy.execute("PRAGMA journal_mode = DELETE")  # one file, nothing beside it
+        if found := damage(part):
+            part.unlink()
+            raise StoreError(f"{to}: the backup does not pass SQLite's check ({found}); the database is damaged.")
+        _fsync(part)
+        part.replace(to)
+        _fsync(to.parent)
+
+    def close(self) -> None:
+        """Close the connection; the last one to close writes the log back into the file."""
+        self.database.close()
+        if self._lock is not None:
+            self._lock.release()
+
+    def _check_owner(self) -> None:
+        if self._owner != (os.getpid(), threading.get_ident()):
+            raise StoreError("A store is used by the thread that opened it only; open another one.")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def open_database(path: Path, *, read_only: bool = False) -> Store:
+    """Open the appliance's database, making, checking, mending and upgrading it as needed.
+
+    A damaged file is moved aside as ``<name>.corrupt-<time>`` and an empty one takes its place; the work
+    service then rebuilds it from the spool and the results folders (:mod:`appliance.store.rebuild`).
+
+    Parameters
+    ----------
+    path
+        The SQLite file.
+    read_only
+        For commands that look: the file must exist, and nothing is checked, mended, upgraded or written.
+
+    Raises
+    ------
+    StoreError
+        The file cannot be opened, a newer release wrote it, it belongs to another program, or it is damaged
+        while other services still use it.
+    """
+    if read_only:
+        return _open_read_only(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        lock = FileLock(path.with_name(path.name + ".lock"))
+    except OSError as error:
+        raise StoreError(f"{path.parent}: cannot be used for the database: {error.strerror}.") from error
+    try:
+        moved = _mend(path, lock)
+        with _sentences(path):
+            _create(path)
+            database = _connect(path)
+            migrations.migrate(database)
+    except BaseException:
+        lock.release()
+        raise
+    lock.share()
+    store = Store(path, database, lock, moved)
+    if moved is not None:
+        log.error("database_moved_aside", to=moved.name)
+        store.events.record(EventKind.DATABASE_RECOVERED)
+    return store
+
+
+def _mend(path: Path, lock: FileLock) -> Path | None:
+    alone = lock.try_alone()
+    if not alone:
+        lock.share()
+    if not damage(path):
+        return None
+    if not alone and not lock.alone_within(BUSY_S):
+        raise DatabaseDamagedError(
+            f"{path}: the database is damaged and other services still use it; restart all of them together "
+            "(systemctl restart appliance.target) and it is rebuilt."
+        )
+    # Somebody else may have mended it while this process waited.
+    return move_aside(path) if damage(path) else None
+
+
+def _open_read_only(path: Path) -> Store:
+    if not path.exists():
+        raise StoreError(f"{path}: there is no database yet; nothing was received, or the state directory is another.")
+    with _sentences(path):
+        database = _connect(path, read_only=True)
+    if migrations.version(database) < migrations.LATEST:
+        raise StoreError(f"{path}: the database is older than this release; start the services once to upgrade it.")
+    return Store(path, database, None, None)
+
+
+def _connect(path: Path, *, read_only: bool = False) -> _Database:
+    connection = sqlite3.connect(
+        f"{path.absolute().as_uri()}?mode={'ro' if read_only else 'rw'}",
+        uri=True,
+        isolation_level=None,  # no transaction begins unless this room begins it
+        timeout=BUSY_S,
+    )
+    database = _Database(connection, execute_plugins=False)
+    database.execute("PRAGMA foreign_keys = ON")
+    migrations.check(database)  # before anything in the file is changed
+    if not read_only:
+        database.execute("PRAGMA journal_mode = WAL")
+        database.execute("PRAGMA synchronous = FULL")  # a committed transaction survives a power cut
+    return database
+
+
+def _create(path: Path) -> None:
+    # SQLite gives its -wal and -shm files the mode of the database.
+    os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
+    path.chmod(0o600)
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _sentences(path: Path) -> Generator[None, None, None]:
+    """Turn what SQLite raises into sentences."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+        if code in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}:
+            raise DatabaseDamagedError(
+                f"{path}: the database is damaged ({error}); restart the services and it is rebuilt."
+            ) from error
+        if code in {
+            sqlite3.SQLITE_FULL,
+            sqlite3.SQLITE_IOERR,
+            sqlite3.SQLITE_READONLY,
+            sqlite3.SQLITE_CANTOPEN,
+        }:
+            raise StoreError(f"{path}: cannot be written ({error}); check the disk's space and health.") from error
+        if code in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
+            raise StoreError(f"{path}: another process kept the write lock longer than {BUSY_S:g} s.") from error
+        raise StoreError(f"{path}: {error}.") from error
+    except OSError as error:
+        raise StoreError(f"{path}: {error.strerror}.") from error

@@ -1,0 +1,146 @@
+"""What the fleet must be told, kept until it was told.
+
+Enumerations and numbers only, so that nothing else can leak.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import time
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from appliance.errors import StoreError
+from appliance.reasons import ReasonCode
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from appliance.store.database import Store
+
+_NUMBER_NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
+
+
+class EventKind(StrEnum):
+    """What happened."""
+
+    STARTED = "started"
+    DEGRADED = "degraded"
+    RECOVERED = "recovered"
+    WATCHDOG = "watchdog"
+    DATABASE_RECOVERED = "database_recovered"
+    PACK_ACTIVATED = "pack_activated"
+    UPDATE = "update"
+    UNREADABLE_INSTANCE = "unreadable_instance"
+    CONFLICTING_DUPLICATE = "conflicting_duplicate"
+    LATE_INSTANCES = "late_instances"
+    ATTEMPT_LOST = "attempt_lost"
+    REFUSED = "refused"
+    FAILED = "failed"
+    PARKED = "parked"
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One event.
+
+    Attributes
+    ----------
+    id
+        Grows with time.
+    kind
+        What happened.
+    at
+        Unix time.
+    scan_id
+        Opaque number of the scan, where there is one.
+    reason
+        From the closed vocabulary.
+    numbers
+        Facts as numbers.
+    """
+
+    id: int
+    kind: EventKind
+    at: float
+    scan_id: int | None
+    reason: ReasonCode | None
+    numbers: dict[str, float]
+
+
+class Events:
+    """The ``events`` table."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def record(
+        self,
+        kind: EventKind,
+        *,
+        scan_id: int | None = None,
+        reason: ReasonCode | None = None,
+        numbers: Mapping[str, float] | None = None,
+        at: float | None = None,
+    ) -> int:
+        """Keep an event until it is published.
+
+        Raises
+        ------
+        StoreError
+            A number is not a finite number, or its name is not a plain lower-case word.
+        """
+        checked = {name: _number(name, value) for name, value in (numbers or {}).items()}
+        with self._store.atomic():
+            row = {
+                "kind": EventKind(kind).value,
+                "at": time.time() if at is None else at,
+                "scan_id": scan_id,
+                "reason_code": ReasonCode(reason).value if reason is not None else None,
+                "numbers": json.dumps(checked, sort_keys=True),
+            }
+            return self._store.insert("events", row)
+
+    def waiting(self, limit: int = 100) -> list[Event]:
+        """Return the oldest events that were not published yet."""
+        return self._select("WHERE published_at IS NULL ORDER BY id LIMIT ?", limit)
+
+    def last(self, limit: int = 20) -> list[Event]:
+        """Return the newest events, newest first."""
+        return self._select("ORDER BY id DESC LIMIT ?", limit)
+
+    def published(self, event_id: int, *, at: float | None = None) -> None:
+        """Record that the broker has acknowledged an event."""
+        with self._store.atomic():
+            self._store.execute(
+                "UPDATE events SET published_at = ? WHERE id = ?",
+                (time.time() if at is None else at, event_id),
+            )
+
+    def forget(self, *, before: float) -> int:
+        """Delete events that were published before a time and return how many."""
+        with self._store.atomic():
+            return self._store.execute("DELETE FROM events WHERE published_at < ?", (before,))
+
+    def _select(self, clause: str, limit: int) -> list[Event]:
+        rows = self._store.rows(f"SELECT * FROM events {clause}", (limit,))
+        return [
+            Event(
+                id=row["id"],
+                kind=EventKind(row["kind"]),
+                at=row["at"],
+                scan_id=row["scan_id"],
+                reason=ReasonCode(row["reason_code"]) if row["reason_code"] else None,
+                numbers=json.loads(row["numbers"]),
+            )
+            for row in rows
+        ]
+
+
+def _number(name: str, value: float) -> float:
+    if not _NUMBER_NAME.fullmatch(name) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise StoreError(f"An event carries finite numbers with plain names only, not {name!r}.")
+    return value

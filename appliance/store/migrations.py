@@ -1,0 +1,287 @@
+"""The schema, as numbered steps; a database carries the number of its last step in ``user_version``.
+
+A step that has shipped is never edited: a change is a new step at the end.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from appliance.errors import StoreError
+
+if TYPE_CHECKING:
+    import sqlite_utils
+
+#: Marks the file as ours (``PRAGMA application_id``): "APLC" in ASCII.
+APPLICATION_ID = 0x41504C43
+
+
+@dataclass(frozen=True, slots=True)
+class Migration:
+    """One step of the schema.
+
+    Attributes
+    ----------
+    version
+        ``user_version`` after it.
+    purpose
+        What it is for.
+    statements
+        SQL, run in one transaction together with the new ``user_version``.
+    """
+
+    version: int
+    purpose: str
+    statements: tuple[str, ...]
+
+
+MIGRATIONS: tuple[Migration, ...] = (
+    Migration(
+        1,
+        "associations, their instances, the scans they make and every step of a scan's life",
+        (
+            """
+            CREATE TABLE associations (
+                name TEXT PRIMARY KEY,
+                first_seen_at REAL NOT NULL,
+                closed_reason TEXT,
+                closed_at REAL,
+                indexed INTEGER NOT NULL DEFAULT 0,
+                pruned_at REAL
+            ) STRICT
+            """,
+            """
+            CREATE TABLE scans (
+                id INTEGER PRIMARY KEY AUTOINCREMENT,
+                study_instance_uid TEXT NOT NULL,
+                series_instance_uid TEXT NOT NULL,
+                revision INTEGER NOT NULL CHECK (revision >= 1),
+                accession_number TEXT NOT NULL DEFAULT '',
+                modality TEXT NOT NULL DEFAULT '',
+                state TEXT NOT NULL CHECK (state IN (
+                    'receiving', 'complete', 'planned', 'screening', 'screened',
+                    'delivering', 'done', 'refused', 'failed', 'parked')),
+                completion_reason TEXT,
+                reason_code TEXT,
+                reason_text TEXT,
+                instances INTEGER NOT NULL DEFAULT 0,
+                slices INTEGER,
+                attempts INTEGER NOT NULL DEFAULT 0,
+                lease_owner TEXT,
+                lease_deadline REAL,
+                created_at REAL NOT NULL,
+                last_instance_at REAL NOT NULL,
+                completed_at REAL,
+                finished_at REAL,
+                UNIQUE (study_instance_uid, series_instance_uid, revision),
+                CHECK ((lease_owner IS NULL) = (lease_deadline IS NULL)),
+                CHECK (lease_owner IS NULL OR state IN ('complete', 'planned', 'screening')),
+                CHECK (state NOT IN ('refused', 'failed', 'parked') OR reason_code IS NOT NULL)
+            ) STRICT
+            """,
+            # One revision of a series receives at a time; what comes after it completed opens the next one.
+            """
+            CREATE UNIQUE INDEX scans_receiving ON scans (study_instance_uid, series_instance_uid)
+                WHERE state = 'receiving'
+            """,
+            "CREATE INDEX scans_state ON scans (state, completed_at)",
+            "CREATE INDEX scans_accession ON scans (accession_number) WHERE accession_number != ''",
+            "CREATE INDEX scans_series ON scans (series_instance_uid)",
+            """
+            CREATE TABLE instances (
+                id INTEGER PRIMARY KEY,
+                association TEXT NOT NULL REFERENCES associations (name),
+                name TEXT NOT NULL,
+                disposition TEXT NOT NULL CHECK (disposition IN (
+                    'used', 'duplicate', 'conflicting', 'unreadable')),
+                reason_code TEXT,
+                reason_text TEXT,
+                scan_id INTEGER REFERENCES scans (id),
+                sop_instance_uid TEXT,
+                sop_class_uid TEXT,
+                bytes INTEGER NOT NULL,
+                digest TEXT NOT NULL,
+                received_at REAL NOT NULL,
+                UNIQUE (association, name),
+                CHECK (disposition = 'unreadable' OR (scan_id IS NOT NULL AND sop_instance_uid IS NOT NULL))
+            ) STRICT
+            """,
+            "CREATE UNIQUE INDEX instances_used ON instances (sop_instance_uid) WHERE disposition = 'used'",
+            "CREATE INDEX instances_scan ON instances (scan_id)",
+            """
+            CREATE TABLE transitions (
+                id INTEGER PRIMARY KEY,
+                scan_id INTEGER NOT NULL REFERENCES scans (id),
+                from_state TEXT,
+                to_state TEXT NOT NULL,
+                at REAL NOT NULL,
+                cause TEXT NOT NULL,
+                reason_code TEXT,
+                reason_text TEXT
+            ) STRICT
+            """,
+            "CREATE INDEX transitions_scan ON transitions (scan_id)",
+        ),
+    ),
+    Migration(
+        2,
+        "what was found",
+        (
+            """
+            CREATE TABLE results (
+                scan_id INTEGER PRIMARY KEY REFERENCES scans (id),
+                report TEXT NOT NULL CHECK (json_valid(report)),
+                folder TEXT NOT NULL,
+                appliance_version TEXT NOT NULL,
+                config_digest TEXT NOT NULL,
+                total_s REAL,
+                saved_at REAL NOT NULL
+            ) STRICT
+            """,
+            """
+            CREATE TABLE screenings (
+                scan_id INTEGER NOT NULL REFERENCES results (scan_id),
+                position INTEGER NOT NULL,
+                name TEXT NOT NULL,
+                status TEXT NOT NULL,
+                urgency TEXT NOT NULL,
+                reason_code TEXT,
+                reason_text TEXT,
+                seconds REAL NOT NULL,
+                summary TEXT NOT NULL,
+                PRIMARY KEY (scan_id, name)
+            ) STRICT, WITHOUT ROWID
+            """,
+            """
+            CREATE TABLE measurements (
+                id INTEGER PRIMARY KEY,
+                scan_id INTEGER NOT NULL,
+                screening TEXT NOT NULL,
+                name TEXT NOT NULL,
+                value REAL NOT NULL,
+                unit TEXT NOT NULL,
+                site TEXT,
+                code TEXT,
+                FOREIGN KEY (scan_id, screening) REFERENCES screenings (scan_id, name)
+            ) STRICT
+            """,
+            "CREATE INDEX measurements_name ON measurements (name, scan_id)",
+            "CREATE INDEX measurements_scan ON measurements (scan_id, screening)",
+            """
+            CREATE TABLE findings (
+                id INTEGER PRIMARY KEY,
+                scan_id INTEGER NOT NULL,
+                screening TEXT NOT NULL,
+                code TEXT NOT NULL,
+                meaning TEXT NOT NULL,
+                site TEXT NOT NULL,
+                box_mm TEXT NOT NULL,
+                key_slice_sop_instance_uid TEXT,
+                FOREIGN KEY (scan_id, screening) REFERENCES screenings (scan_id, name)
+            ) STRICT
+            """,
+            "CREATE INDEX findings_scan ON findings (scan_id, screening)",
+            """
+            CREATE TABLE key_images (
+                scan_id INTEGER NOT NULL REFERENCES results (scan_id),
+                file TEXT NOT NULL,
+                PRIMARY KEY (scan_id, file)
+            ) STRICT, WITHOUT ROWID
+            """,
+        ),
+    ),
+    Migration(
+        3,
+        "what must still be sent, and what the fleet must still be told",
+        (
+            """
+            CREATE TABLE outbox (
+                id INTEGER PRIMARY KEY,
+                key TEXT NOT NULL UNIQUE,
+                kind TEXT NOT NULL,
+                destination TEXT NOT NULL,
+                scan_id INTEGER REFERENCES scans (id),
+                payload TEXT NOT NULL CHECK (json_valid(payload)),
+                state TEXT NOT NULL CHECK (state IN ('waiting', 'done', 'parked')),
+                attempts INTEGER NOT NULL DEFAULT 0,
+                reason TEXT,
+                created_at REAL NOT NULL,
+                next_try_at REAL NOT NULL,
+                finished_at REAL
+            ) STRICT
+            """,
+            "CREATE INDEX outbox_due ON outbox (kind, next_try_at) WHERE state = 'waiting'",
+            "CREATE INDEX outbox_scan ON outbox (scan_id)",
+            """
+            CREATE TABLE events (
+                id INTEGER PRIMARY KEY AUTOINCREMENT,
+                kind TEXT NOT NULL,
+                at REAL NOT NULL,
+                scan_id INTEGER,
+                reason_code TEXT,
+                numbers TEXT NOT NULL DEFAULT '{}' CHECK (json_valid(numbers)),
+                published_at REAL
+            ) STRICT
+            """,
+            "CREATE INDEX events_waiting ON events (id) WHERE published_at IS NULL",
+        ),
+    ),
+)
+
+LATEST = MIGRATIONS[-1].version
+
+
+def version(database: sqlite_utils.Database) -> int:
+    """Return the number of the last step that the database has taken."""
+    return int(database.execute("PRAGMA user_version").fetchone()[0])
+
+
+def check(database: sqlite_utils.Database) -> None:
+    """Refuse a file that is not ours or that a newer release wrote.
+
+    Raises
+    ------
+    StoreError
+        The database belongs to another program or has a newer schema.
+    """
+    marked = int(database.execute("PRAGMA application_id").fetchone()[0])
+    if marked != APPLICATION_ID and (marked or version(database) or database.table_names()):
+        raise StoreError(
+            "The database file belongs to another program (its application_id is not the appliance's); "
+            "set box.state_directory to a folder of the appliance's own."
+        )
+    if version(database) > LATEST:
+        raise StoreError(
+            f"The database has schema {version(database)} and this release knows schemas up to {LATEST}: "
+            "a newer release wrote it. Install that release again, or restore the backup that was made before "
+            "the update."
+        )
+
+
+def migrate(database: sqlite_utils.Database, *, to: int | None = None) -> None:
+    """Take every step that the database has not taken yet, each in one transaction.
+
+    Parameters
+    ----------
+    database
+        One whose ``atomic`` takes the write lock, so that two processes cannot take the same step.
+    to
+        Last step to take; all of them by default.
+
+    Raises
+    ------
+    StoreError
+        See :func:`check`.
+    """
+    check(database)
+    for migration in MIGRATIONS:
+        if to is not None and migration.version > to:
+            break
+        with database.atomic():
+            if version(database) >= migration.version:
+                continue
+            for statement in migration.statements:
+                database.execute(statement)
+            database.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            database.execute(f"PRAGMA user_version = {migration.version}")

@@ -1,0 +1,186 @@
+"""What must still be sent somewhere, with its attempts; a thing is put in once, however often it is put."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+from appliance.errors import StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from appliance.store.database import Store
+
+
+class OutboxState(StrEnum):
+    """Where an entry stands."""
+
+    WAITING = "waiting"
+    DONE = "done"
+    PARKED = "parked"
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxEntry:
+    """One thing to send.
+
+    Attributes
+    ----------
+    key
+        Unique; says what is sent and where to.
+    kind
+        Which sender takes it, such as ``"pacs"``.
+    destination
+        Name of the destination, empty where the kind has only one.
+    scan_id
+        The scan it belongs to, where there is one.
+    payload
+        What the sender needs to find what it sends; a reference, not the thing.
+    state, attempts, reason
+        How it went so far; the reason is a sentence.
+    created_at, next_try_at
+        Unix time.
+    """
+
+    key: str
+    kind: str
+    destination: str
+    scan_id: int | None
+    payload: dict[str, Any]
+    state: OutboxState
+    attempts: int
+    reason: str | None
+    created_at: float
+    next_try_at: float
+
+
+class Outbox:
+    """The ``outbox`` table."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def put(
+        self,
+        key: str,
+        kind: str,
+        payload: Mapping[str, Any],
+        *,
+        destination: str = "",
+        scan_id: int | None = None,
+        at: float | None = None,
+    ) -> bool:
+        """Put something in; a key that is already there changes nothing.
+
+        Returns
+        -------
+        bool
+            Whether it was new.
+        """
+        now = time.time() if at is None else at
+        with self._store.atomic():
+            added = self._store.execute(
+                """
+                INSERT INTO outbox (key, kind, destination, scan_id, payload, state, created_at, next_try_at)
+                VALUES (?, ?, ?, ?, ?, 'waiting', ?, ?) ON CONFLICT (key) DO NOTHING
+                """,
+                (key, kind, destination, scan_id, json.dumps(dict(payload), sort_keys=True), now, now),
+            )
+        return added > 0
+
+    def due(self, kind: str | None = None, *, now: float | None = None, limit: int = 100) -> list[OutboxEntry]:
+        """Return what may be tried now, the longest due first."""
+        return self._select(
+            """
+            WHERE state = 'waiting' AND next_try_at <= ? AND (? IS NULL OR kind = ?)
+            ORDER BY next_try_at, id LIMIT ?
+            """,
+            (time.time() if now is None else now, kind, kind, limit),
+        )
+
+    def of_scan(self, scan_id: int) -> list[OutboxEntry]:
+        """Return everything that was put in for a scan."""
+        return self._select("WHERE scan_id = ? ORDER BY id", (scan_id,))
+
+    def get(self, key: str) -> OutboxEntry:
+        """Return one entry.
+
+        Raises
+        ------
+        StoreError
+            There is none with this key.
+        """
+        entries = self._select("WHERE key = ?", (key,))
+        if not entries:
+            raise StoreError(f"The outbox holds nothing with the key {key}.")
+        return entries[0]
+
+    def done(self, key: str, *, at: float | None = None) -> None:
+        """Record that the receiver has confirmed it; repeating it changes nothing."""
+        self._update(key, "state = 'done', reason = NULL, finished_at = ?", (time.time() if at is None else at,))
+
+    def failed(self, key: str, *, retry_at: float, reason: str) -> None:
+        """Record a failed attempt and when to try again."""
+        self._update(key, "attempts = attempts + 1, reason = ?, next_try_at = ?", (reason, retry_at))
+
+    def park(self, key: str, reason: str, *, at: float | None = None) -> None:
+        """Stop trying until a person has changed something; the reason says what."""
+        self._update(
+            key,
+            "state = 'parked', attempts = attempts + 1, reason = ?, finished_at = ?",
+            (reason, time.time() if at is None else at),
+        )
+
+    def unpark(self, key: str, *, at: float | None = None) -> None:
+        """Try a parked entry again, because a person asked for it."""
+        now = time.time() if at is None else at
+        with self._store.atomic():
+            self._store.execute(
+                """
+                UPDATE outbox SET state = 'waiting', attempts = 0, finished_at = NULL, next_try_at = ?
+                WHERE key = ? AND state = 'parked'
+                """,
+                (now, key),
+            )
+
+    def counts(self) -> dict[OutboxState, int]:
+        """Return how many entries are in each state."""
+        rows = self._store.rows("SELECT state, count(*) AS number FROM outbox GROUP BY state")
+        return {OutboxState(row["state"]): row["number"] for row in rows}
+
+    def oldest_waiting_at(self) -> float | None:
+        """Return when the oldest entry that still waits was put in, Unix time."""
+        rows = self._store.rows("SELECT min(created_at) AS at FROM outbox WHERE state = 'waiting'")
+        oldest: float | None = rows[0]["at"]
+        return oldest
+
+    def _update(self, key: str, change: str, values: tuple[object, ...]) -> None:
+        with self._store.atomic():
+            changed = self._store.execute(
+                f"UPDATE outbox SET {change} WHERE key = ? AND state = 'waiting'",
+                (*values, key),
+            )
+            if not changed:
+                self.get(key)  # done or parked already: nothing to change; unknown: an error
+
+    def _select(self, clause: str, parameters: tuple[object, ...]) -> list[OutboxEntry]:
+        rows = self._store.rows(f"SELECT * FROM outbox {clause}", parameters)
+        return [
+            OutboxEntry(
+                key=row["key"],
+                kind=row["kind"],
+                destination=row["destination"],
+                scan_id=row["scan_id"],
+                payload=json.loads(row["payload"]),
+                state=OutboxState(row["state"]),
+                attempts=row["attempts"],
+                reason=row["reason"],
+                created_at=row["created_at"],
+                next_try_at=row["next_try_at"],
+            )
+            for row in rows
+        ]

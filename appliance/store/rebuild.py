@@ -1,0 +1,172 @@
+"""The results folders as the database's second copy.
+
+Each folder says which scan it belongs to and what that scan was made of, so that after the database was lost a finished
+scan is known to be finished, and is neither screened nor sent a second time. Everything else is re-read from the spool.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from appliance.errors import StoreError
+from appliance.store.instances import UsedInstance
+from appliance.store.lifecycle import ScanState
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from appliance.store.database import Store
+    from appliance.store.scan_rows import ScanRow
+
+log = structlog.get_logger()
+
+REPORT_NAME = "report.json"
+_IDENTITY_NAME = "scan.json"
+_FINISHED_NAME = "finished.json"
+_SCAN_FIELDS = (
+    "id",
+    "study_instance_uid",
+    "series_instance_uid",
+    "revision",
+    "accession_number",
+    "modality",
+    "completion_reason",
+    "instances",
+    "attempts",
+    "created_at",
+    "last_instance_at",
+    "completed_at",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """What was found in the results folders.
+
+    Attributes
+    ----------
+    finished
+        Scans that were done.
+    unfinished
+        Scans that are screened and must still be delivered.
+    unreadable
+        Folders that say too little; their scans are screened again from the spool.
+    """
+
+    finished: int = 0
+    unfinished: int = 0
+    unreadable: int = 0
+
+
+def write_identity(folder: Path, scan: ScanRow, instances: Sequence[UsedInstance]) -> None:
+    """Write into a results folder what the database would have to know if it were lost."""
+    tree = {name: getattr(scan, name) for name in _SCAN_FIELDS}
+    tree["used"] = [asdict(instance) for instance in instances]
+    (folder / _IDENTITY_NAME).write_text(json.dumps(tree, indent=1), encoding="utf-8")
+
+
+def belongs_to(folder: Path, scan: ScanRow) -> bool:
+    """Return whether a results folder is complete and was made for this revision of this series."""
+    try:
+        tree = json.loads((folder / _IDENTITY_NAME).read_bytes())
+        names = ("id", "study_instance_uid", "series_instance_uid", "revision", "instances")
+        return (folder / REPORT_NAME).is_file() and all(tree[name] == getattr(scan, name) for name in names)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def mark_finished(folder: Path, at: float) -> None:
+    """Write into a results folder that its scan is done, durably; repeating it changes nothing."""
+    marker = folder / _FINISHED_NAME
+    if marker.exists() or not folder.is_dir():
+        return
+    part = marker.with_name(marker.name + ".part")
+    with part.open("w", encoding="ascii") as file:
+        json.dump({"finished_at": at}, file)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(marker)
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def key_images(folder: Path) -> list[str]:
+    """Return the key images in a results folder, as paths below it."""
+    return sorted(path.relative_to(folder).as_posix() for path in folder.glob("key_images/*.png"))
+
+
+def restore(store: Store, results: Path) -> Restored:
+    """Fill an empty database from the results folders.
+
+    Parameters
+    ----------
+    store
+        A store without scans.
+    results
+        The folder of the results folders.
+
+    Returns
+    -------
+    Restored
+        What was found.
+
+    Raises
+    ------
+    StoreError
+        The store already holds scans.
+    """
+    if not store.scans.is_empty():
+        raise StoreError("Only an empty database is filled from the results folders.")
+    counts = {"finished": 0, "unfinished": 0, "unreadable": 0}
+    for folder in sorted(_folders(results), key=_number):
+        try:
+            with store.atomic():
+                finished = _restore_one(store, folder)
+        except (OSError, ValueError, KeyError, TypeError, StoreError) as error:
+            log.warning("results_folder_not_restored", folder=folder.name, error=type(error).__name__)
+            counts["unreadable"] += 1
+        else:
+            counts["finished" if finished else "unfinished"] += 1
+    return Restored(**counts)
+
+
+def _folders(results: Path) -> list[Path]:
+    try:
+        return [path for path in results.iterdir() if path.is_dir() and not path.name.startswith(".")]
+    except FileNotFoundError:
+        return []
+
+
+def _number(folder: Path) -> tuple[int, str]:
+    number = folder.name.partition("-")[0]
+    return (int(number) if number.isascii() and number.isdigit() else 0, folder.name)
+
+
+def _restore_one(store: Store, folder: Path) -> bool:
+    tree = json.loads((folder / _IDENTITY_NAME).read_bytes())
+    report = json.loads((folder / REPORT_NAME).read_bytes())
+    row: dict[str, Any] = {name: tree[name] for name in _SCAN_FIELDS}
+    if folder.name != f"{row['id']}-r{row['revision']}":
+        raise StoreError(f"{folder}: the folder's name and its {_IDENTITY_NAME} disagree.")
+    scan_id = int(row["id"])
+    saved_at = (folder / REPORT_NAME).stat().st_mtime
+    store.scans.restore({**row, "state": ScanState.COMPLETE.value}, at=saved_at)
+    names = {field.name for field in fields(UsedInstance)}
+    for used in tree["used"]:
+        store.instances.restore(scan_id, UsedInstance(**{name: used[name] for name in names}))
+    store.results.save(scan_id, report, folder=folder.name, key_images=key_images(folder), at=saved_at)
+    try:
+        finished_at = float(json.loads((folder / _FINISHED_NAME).read_bytes())["finished_at"])
+    except FileNotFoundError:
+        return False
+    store.scans.advance(scan_id, ScanState.DONE, cause="restored from its results folder", at=finished_at)
+    return True

@@ -1,0 +1,59 @@
+"""What the fleet is told: nothing but enumerations and numbers, and nothing twice."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from appliance.errors import StoreError
+from appliance.reasons import ReasonCode
+from appliance.store.events import EventKind, _number
+
+if TYPE_CHECKING:
+    from appliance.store.database import Store
+
+
+def test_an_event_waits_until_it_is_published(store: Store) -> None:
+    first = store.events.record(EventKind.FAILED, scan_id=7, reason=ReasonCode.WORKER_LOST, numbers={"attempt": 3})
+    second = store.events.record(EventKind.STARTED)
+    assert [event.id for event in store.events.waiting()] == [first, second]
+    store.events.published(first, at=100.0)
+    assert [event.id for event in store.events.waiting()] == [second]
+    assert [event.id for event in store.events.last()] == [second, first]
+    event = store.events.last()[1]
+    assert (event.kind, event.scan_id, event.reason, event.numbers) == (
+        EventKind.FAILED,
+        7,
+        ReasonCode.WORKER_LOST,
+        {"attempt": 3},
+    )
+
+
+def test_only_published_events_are_forgotten(store: Store) -> None:
+    store.events.published(store.events.record(EventKind.STARTED), at=100.0)
+    waiting = store.events.record(EventKind.STARTED)
+    assert store.events.forget(before=200.0) == 1
+    assert [event.id for event in store.events.last()] == [waiting]
+
+
+@pytest.mark.parametrize("value", ["Zhang San", None, math.nan, math.inf, [1], b"x"])
+def test_a_value_that_is_no_number_is_refused(store: Store, value: Any) -> None:
+    with pytest.raises(StoreError, match="finite numbers"):
+        store.events.record(EventKind.STARTED, numbers={"value": value})
+
+
+@given(st.text().filter(lambda text: not text.isascii() or not text.islower() or " " in text))
+def test_a_name_that_could_carry_text_is_refused(name: str) -> None:
+    with pytest.raises(StoreError):
+        _number(name, 1.0)
+
+
+def test_kinds_and_reasons_outside_the_vocabulary_are_refused(store: Store) -> None:
+    with pytest.raises(ValueError, match="not a valid"):
+        store.events.record("patient Zhang")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="not a valid"):
+        store.events.record(EventKind.REFUSED, reason="Zhang")  # type: ignore[arg-type]
