@@ -244,11 +244,14 @@ class Publisher:
 
     def _on_disconnect(self, _client: Client, _data: Any, _flags: Any, reason: Any, _properties: Any) -> None:
         with self._lock:
-            lost = self._client is not None and not self._stop.is_set()
+            accepted = self._client is not None
             self._client = None
             self._in_flight.clear()
-        if lost:
+        if accepted and not self._stop.is_set():
             self._complain("broker_lost", str(reason))
+        elif not self._ended.is_set() and not self._stop.is_set():
+            # With TLS 1.3 a broker that does not take our certificate says so only by closing.
+            self._complain("broker_refused", "closed before it accepted this box; does it trust its certificate?")
         self._ended.set()
 
     def _on_publish(self, _client: Client, _data: Any, mid: int, reason: Any, _properties: Any) -> None:

@@ -132,7 +132,7 @@ class _Service:
         interval_s = self._settings.health.interval_s
         watchdog_s = systemd.watchdog_interval_s() or _LONGEST_WAIT_S * 2.0
         wait_s = min(_LONGEST_WAIT_S, interval_s, watchdog_s / 2.0)
-        next_measure_s = next_sweep_s = next_events_s = time.monotonic()
+        next_measure_s = next_sweep_s = next_short_sweep_s = next_events_s = time.monotonic()
         self._record(EventKind.STARTED)
         while True:
             # The heartbeat comes first, so that the service finds itself alive.
@@ -142,9 +142,9 @@ class _Service:
             if now_s >= next_measure_s:
                 self._measure()
                 next_measure_s = now_s + interval_s
-            if now_s >= next_sweep_s:
+            if now_s >= next_sweep_s or (now_s >= next_short_sweep_s and self._keeper.short()):
                 self._sweep()
-                next_sweep_s = now_s + (SHORT_SWEEP_INTERVAL_S if self._keeper.short() else SWEEP_INTERVAL_S)
+                next_sweep_s, next_short_sweep_s = now_s + SWEEP_INTERVAL_S, now_s + SHORT_SWEEP_INTERVAL_S
             if now_s >= next_events_s:
                 self._publish_events()
                 next_events_s = now_s + min(EVENT_INTERVAL_S, interval_s)

@@ -1,0 +1,22 @@
+"""The JSON Schemas of everything published over MQTT, as files that a fleet can check messages with."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from appliance.health.model import MESSAGES
+
+_DIALECT = "https://json-schema.org/draft/2020-12/schema"
+
+
+def render(leaf: str) -> str:
+    """Return the schema of ``appliances/<box>/<leaf>``, made from its model."""
+    schema = MESSAGES[leaf].model_json_schema(mode="serialization")
+    return json.dumps({"$schema": _DIALECT, **schema}, indent=2, ensure_ascii=False) + "\n"
+
+
+def write(folder: Path = Path(__file__).parent) -> None:
+    """Write every schema as ``<leaf>.json``."""
+    for leaf in MESSAGES:
+        (folder / f"{leaf}.json").write_text(render(leaf), encoding="utf-8")
