@@ -8,33 +8,27 @@ import threading
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import structlog
-from pydicom.dataset import Dataset
 
 from appliance.dicom.raw_dataset import MalformedDatasetError, SopClassMismatchError, file_header, glance
 from appliance.dicom.spool import AssociationFolder, CloseReason, Opened, Room, Spool, new_association_name
+from appliance.dicom.storage_service import (
+    CANNOT_UNDERSTAND,
+    DATA_SET_DOES_NOT_MATCH_SOP_CLASS,
+    OUT_OF_RESOURCES,
+    PROCESSING_FAILURE,
+    SUCCESS,
+    StoreAnswer,
+    StoreRequest,
+)
 from appliance.dicom.transfer_syntaxes import is_ct_class
-from appliance.dicom.wire import OversizeDataset
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from io import BytesIO
-
-    from pynetdicom.dimse_primitives import C_STORE
-    from pynetdicom.events import Event
 
 _log = structlog.get_logger()
-
-# Statuses of the storage service (PS3.4 Table B.2-1) and of DIMSE (PS3.7 Annex C).
-SUCCESS = 0x0000
-PROCESSING_FAILURE = 0x0110
-OUT_OF_RESOURCES = 0xA700
-DATA_SET_DOES_NOT_MATCH_SOP_CLASS = 0xA900
-CANNOT_UNDERSTAND = 0xC000
-
-_LONGEST_COMMENT = 64  # Error Comment (0000,0902) is LO
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,10 +124,10 @@ class Intake:
         """Who sends, as fields of a log line."""
         return {"peer": self._opened.calling_ae_title, "address": self._opened.peer_address}
 
-    def store(self, event: Event) -> Dataset | int:
-        """Handle one C-STORE request (PS3.4 Annex B) and return its status."""
+    def store(self, request: StoreRequest) -> StoreAnswer:
+        """Serve one C-STORE request (PS3.4 Annex B): success only once the instance is durable."""
         try:
-            self._store(event)
+            self._store(request)
         except _RefusedError as refusal:
             return self.refuse(refusal.status, refusal.comment)
         except OSError as error:
@@ -143,17 +137,14 @@ class Intake:
             # A defect here must not take the association and its other instances with it.
             _log.exception("instance_not_stored", **self.peer)
             return self.refuse(PROCESSING_FAILURE, "The receiver failed; its log tells why")
-        return SUCCESS
+        return StoreAnswer(SUCCESS)
 
-    def refuse(self, status: int, comment: str) -> Dataset:
+    def refuse(self, status: int, comment: str) -> StoreAnswer:
         """Count and log an instance that is not stored, and return its status with a readable Error Comment."""
         self.failed += 1
         self._tally.failure(status)
         _log.warning("instance_refused", **self.peer, status=f"0x{status:04X}", comment=comment)
-        answer = Dataset()
-        answer.Status = status
-        answer.ErrorComment = comment[:_LONGEST_COMMENT]
-        return answer
+        return StoreAnswer(status, comment)
 
     def close(self, reason: CloseReason) -> bool:
         """Close the folders; return ``False`` when that has to be tried again (a full disk)."""
@@ -168,16 +159,14 @@ class Intake:
                 del self._folders[room]
         return done
 
-    def _store(self, event: Event) -> None:
-        request = cast("C_STORE", event.request)
+    def _store(self, request: StoreRequest) -> None:
         if self.verification_only:
             raise _RefusedError(PROCESSING_FAILURE, "This caller may only verify the connection")
-        if isinstance(request.DataSet, OversizeDataset):
+        if request.data is None:
             limit_mib = self._limits.instance_bytes >> 20
             raise _RefusedError(OUT_OF_RESOURCES, f"The instance is larger than the {limit_mib} MiB allowed here")
-        data = cast("BytesIO", request.DataSet).getvalue()
-        sop_class, sop_instance = str(request.AffectedSOPClassUID), str(request.AffectedSOPInstanceUID)
-        transfer_syntax = str(event.context.transfer_syntax)
+        data, sop_class, sop_instance = request.data, request.sop_class_uid, request.sop_instance_uid
+        transfer_syntax = request.transfer_syntax_uid
         try:
             glance(data, transfer_syntax, sop_class, sop_instance)
         except SopClassMismatchError as error:

@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
-from pydicom.uid import UID
-from pynetdicom.pdu_primitives import SOPClassCommonExtendedNegotiation
 from pynetdicom.presentation import build_context
 
 from appliance.dicom.transfer_syntaxes import (
     EXPLICIT_VR_LITTLE_ENDIAN,
     IMPLICIT_VR_LITTLE_ENDIAN,
     RECEIVED_TRANSFER_SYNTAXES,
-    STORAGE_SERVICE_CLASS,
     VERIFICATION,
     is_storage_class,
 )
 
 if TYPE_CHECKING:
-    from pynetdicom.events import Event
-    from pynetdicom.pdu_primitives import A_ASSOCIATE
     from pynetdicom.presentation import PresentationContext
 
 
@@ -59,17 +54,3 @@ def contexts_for(proposed: list[PresentationContext]) -> list[PresentationContex
         own_order = [str(syntax) for syntax in context.transfer_syntax if str(syntax) in known]
         contexts.append(build_context(abstract, own_order + [each for each in known if each not in own_order]))
     return contexts
-
-
-def service_of_proposed_classes(event: Event) -> dict[UID, SOPClassCommonExtendedNegotiation]:
-    """Tell pynetdicom that the Storage Service Class serves every class accepted as storage (PS3.7 D.3.3.6)."""
-    services = {}
-    request = cast("A_ASSOCIATE", event.assoc.requestor.primitive)
-    for context in request.presentation_context_definition_list:
-        proposed = cast("UID", context.abstract_syntax)
-        if is_storage_class(proposed):
-            item = SOPClassCommonExtendedNegotiation()
-            item.sop_class_uid = proposed
-            item.service_class_uid = UID(STORAGE_SERVICE_CLASS)
-            services[proposed] = item
-    return services

@@ -29,14 +29,14 @@ from appliance.dicom.negotiation import (
     TEMPORARY_CONGESTION,
     Rejection,
     contexts_for,
-    service_of_proposed_classes,
 )
 from appliance.dicom.spool import CloseReason, Spool, SpoolError
+from appliance.dicom.storage_service import Dimse
 from appliance.dicom.tls import server_context
 from appliance.dicom.transfer_syntaxes import (
     VERIFICATION,
 )
-from appliance.dicom.wire import Connection, Dimse, Server, Socket
+from appliance.dicom.wire import Connection, Server, Socket
 from appliance.durable import free_bytes
 
 if TYPE_CHECKING:
@@ -255,7 +255,6 @@ class Receiver:
 
     def _on_connection(self, association: Association) -> None:
         association.bind(evt.EVT_REQUESTED, self._on_request)
-        association.bind(evt.EVT_SOP_COMMON, service_of_proposed_classes)
 
     def _on_request(self, event: Event) -> None:
         association = event.assoc
@@ -309,8 +308,12 @@ class Receiver:
             self._open[association] = intake
         self._tally.add(associations=int(not is_self_test))
         association.acceptor.supported_contexts = contexts_for(request.presentation_context_definition_list)
-        association.dimse = Dimse(association, largest_instance_bytes=self._limits.instance_bytes, refuse=intake.refuse)
-        association.bind(evt.EVT_C_STORE, intake.store)
+        association.dimse = Dimse(
+            association,
+            largest_instance_bytes=self._limits.instance_bytes,
+            store=intake.store,
+            refuse=intake.refuse,
+        )
         return None
 
     # --- the end of an association ------------------------------------------------------------------------

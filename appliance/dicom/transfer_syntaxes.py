@@ -38,7 +38,6 @@ CT_STORAGE_CLASSES: Final = frozenset(
 """SOP classes that are assembled into scans."""
 
 VERIFICATION: Final = "1.2.840.10008.1.1"
-STORAGE_SERVICE_CLASS: Final = "1.2.840.10008.4.2"
 
 _DICOM_ROOT: Final = "1.2.840.10008."
 _STORAGE_ROOT: Final = "1.2.840.10008.5.1.4.1.1."

@@ -1,34 +1,36 @@
-"""The few places where pynetdicom's own classes are not enough for a port that faces a hospital network.
+"""Sockets and the listening server, where pynetdicom's own are too slow or too trusting for a hospital network.
 
-All are subclasses that pynetdicom is handed; nothing of it is patched and no process-wide flag is set.
+All are subclasses that pynetdicom is handed; none of its classes is patched and no process-wide flag is set.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
+import queue
+import select
 import socket
 import socketserver
 import ssl
 import threading
 import time
-from io import BytesIO
 from typing import TYPE_CHECKING, Any, cast
 
 import structlog
 from pynetdicom import evt
-from pynetdicom.dimse import DIMSEServiceProvider
-from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.transport import AssociationSocket, RequestHandler, ThreadedAssociationServer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pynetdicom.association import Association
-    from pynetdicom.pdu_primitives import P_DATA
 
 _log = structlog.get_logger()
 
+_NOTHING: Any = (None, None)
 _READ_STEP_BYTES = 1 << 20
+_LONGEST_WAIT_S = 0.05
+_POLL_S = 0.001
 # Before a caller is known, only an A-ASSOCIATE-RQ may come; the largest legal one is far below this.
 _LARGEST_PDU_BEFORE_ACCEPTANCE_BYTES = 1 << 20
 _PDU_MARGIN_BYTES = 256 << 20
@@ -36,6 +38,42 @@ _PDU_MARGIN_BYTES = 256 << 20
 _SPARE_CONNECTIONS = 32
 
 _CHATTY_EVENTS = (evt.EVT_DIMSE_RECV, evt.EVT_DIMSE_SENT, evt.EVT_PDU_RECV, evt.EVT_PDU_SENT)
+
+
+class Bell:
+    """Something that ``select`` can wait for and another thread can ring."""
+
+    def __init__(self) -> None:
+        self._descriptor = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+
+    def fileno(self) -> int:
+        """Return the descriptor to wait for."""
+        return self._descriptor
+
+    def ring(self) -> None:
+        """Wake whoever waits."""
+        os.eventfd_write(self._descriptor, 1)
+
+    def clear(self) -> None:
+        """Forget earlier rings."""
+        with contextlib.suppress(BlockingIOError):
+            os.eventfd_read(self._descriptor)
+
+    def __del__(self) -> None:
+        os.close(self._descriptor)
+
+
+class AnnouncingQueue(queue.Queue[Any]):
+    """A queue that calls somebody after each ``put``."""
+
+    def __init__(self, announce: Callable[[], None]) -> None:
+        super().__init__()
+        self._announce = announce
+
+    def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
+        """Put and announce."""
+        super().put(item, block, timeout)
+        self._announce()
 
 
 class Socket(AssociationSocket):
@@ -46,12 +84,15 @@ class Socket(AssociationSocket):
     40 ms per image.
     """
 
-    def __init__(self, assoc: Association, connection: socket.socket, *, largest_instance_bytes: int) -> None:
+    def __init__(
+        self, assoc: Association, connection: socket.socket, *, largest_instance_bytes: int, outgoing: Bell
+    ) -> None:
         super().__init__(assoc, client_socket=connection)
         self._largest_pdu_bytes = largest_instance_bytes + _PDU_MARGIN_BYTES
         self._negotiation_ends = time.monotonic() + (assoc.acse_timeout or 30.0)
         self.timed_out = False
         self._quick_ack = getattr(socket, "TCP_QUICKACK", None)
+        self._outgoing = outgoing
         connection.settimeout(assoc.network_timeout)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
@@ -91,86 +132,35 @@ class Socket(AssociationSocket):
         del received[filled:]
         return received
 
+    @property
+    def ready(self) -> bool:
+        """Whether data can be read, after waiting for data or for something to send.
+
+        pynetdicom polls here and sleeps a millisecond in between, for every piece of every image. Waiting for what is
+        really awaited costs nothing while the line is quiet and loses no time when it is not.
+        """
+        connection = self.socket
+        if connection is None or not self._is_connected:
+            time.sleep(_POLL_S)
+            return False
+        if isinstance(connection, ssl.SSLSocket) and connection.pending():
+            return True
+        try:
+            awaited: list[Any] = [connection, self._outgoing]
+            readable, _, _ = select.select(awaited, [], [], _LONGEST_WAIT_S)
+        except (OSError, ValueError):
+            self.event_queue.put("Evt17")  # transport connection closed
+            return False
+        if self._outgoing in readable:
+            self._outgoing.clear()
+        return connection in readable
+
     def break_off(self) -> None:
         """End the connection from another thread, waking a read that waits for a stalled peer."""
         connection = self.socket
         if connection is not None:
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
-
-
-class OversizeDataset(BytesIO):
-    """Stands in for a data set that went over the limit: counts what still comes and keeps none of it."""
-
-    def write(self, data: Any) -> int:
-        """Drop ``data``."""
-        return len(data)
-
-
-class Dimse(DIMSEServiceProvider):
-    """DIMSE provider that bounds memory and answers unusable C-STORE requests, each by itself.
-
-    Parameters
-    ----------
-    assoc
-        Its association.
-    largest_instance_bytes
-        Data sets above this are read to their end, dropped, and refused alone.
-    refuse
-        Told of a request that was answered here with a failure: its status and comment.
-    """
-
-    def __init__(
-        self, assoc: Association, *, largest_instance_bytes: int, refuse: Callable[[int, str], object]
-    ) -> None:
-        super().__init__(assoc)
-        self._largest_instance_bytes = largest_instance_bytes
-        self._refuse = refuse
-
-    def receive_primitive(self, primitive: P_DATA) -> None:
-        """Take the next piece of a message (PS3.8 Annex E)."""
-        super().receive_primitive(primitive)
-        message = self.message
-        if message is None or isinstance(message.data_set, OversizeDataset):
-            return
-        if cast("BytesIO", message.data_set).tell() > self._largest_instance_bytes:
-            message.data_set = OversizeDataset()
-
-    def get_msg(self, block: bool = False) -> Any:
-        """Return the next message, having answered C-STORE requests that no service class could take.
-
-        pynetdicom would ignore an incomplete request, leaving the sender to its time-out, and abort the association
-        on a SOP class that is not the context's.
-        """
-        context_id, message = super().get_msg(block=block)
-        if isinstance(message, C_STORE) and message.MessageID is not None and context_id is not None:
-            problem = self._problem(context_id, message)
-            if problem is not None:
-                self._answer(context_id, message, *problem)
-                return None, None
-        return context_id, message
-
-    def _problem(self, context_id: int, request: C_STORE) -> tuple[int, str] | None:
-        context = next((cx for cx in self.assoc.accepted_contexts if cx.context_id == context_id), None)
-        if context is None:
-            return None  # pynetdicom aborts, as PS3.8 asks for a context that was never accepted
-        if request.AffectedSOPClassUID is not None and request.AffectedSOPClassUID != context.abstract_syntax:
-            return 0xA900, "SOP Class UID is not the presentation context's"
-        if request.DataSet is None:
-            return 0xC000, "The request has no data set"
-        if not request.is_valid_request:
-            return 0xC000, "The request lacks a mandatory command element"
-        return None
-
-    def _answer(self, context_id: int, request: C_STORE, status: int, comment: str) -> None:
-        response = C_STORE()
-        response.MessageIDBeingRespondedTo = request.MessageID
-        response.AffectedSOPClassUID = request.AffectedSOPClassUID
-        response.AffectedSOPInstanceUID = request.AffectedSOPInstanceUID
-        response.Status = status
-        response.ErrorComment = comment  # type: ignore[assignment]  # pynetdicom types it as always None
-        self._refuse(status, comment)
-        self.send_msg(response, context_id)
 
 
 class Connection(RequestHandler):
@@ -204,8 +194,18 @@ class Connection(RequestHandler):
         # The plain socket wrapper has already announced the connection; ours announces it again in its place.
         association.dul.socket = None
         association.dul.event_queue.get_nowait()
+        outgoing = Bell()
+        association.dul.to_provider_queue = AnnouncingQueue(outgoing.ring)
+        # What the association's own loop has to see besides messages (a release, an abort) wakes it by an empty one.
+        association.dul.to_user_queue = AnnouncingQueue(lambda: association.dimse.msg_queue.put(_NOTHING))
+        association.dul._run_loop_delay = 0.0  # noqa: SLF001  # its sleep; ``Socket.ready`` waits instead
         association.set_socket(
-            Socket(association, self.request, largest_instance_bytes=self.server.largest_instance_bytes)
+            Socket(
+                association,
+                self.request,
+                largest_instance_bytes=self.server.largest_instance_bytes,
+                outgoing=outgoing,
+            )
         )
         return association
 

@@ -1,0 +1,190 @@
+"""The Storage Service as SCP (PS3.4 Annex B): takes C-STORE requests off an association and answers each by itself.
+
+pynetdicom decodes the request; it is served and answered here, because pynetdicom's service class would ignore an
+incomplete request, abort the association on an unknown SOP class, hold a data set of any size in memory, and spend
+more time on the answer than the disk does on the image.
+"""
+
+from __future__ import annotations
+
+import queue
+import struct
+from dataclasses import dataclass
+from io import BytesIO
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from pynetdicom.dimse import DIMSEServiceProvider
+from pynetdicom.dimse_primitives import C_STORE
+from pynetdicom.pdu_primitives import P_DATA
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pynetdicom.association import Association
+    from pynetdicom.presentation import PresentationContext
+
+# Statuses of the Storage Service (PS3.4 Table B.2-1) and of DIMSE (PS3.7 Annex C).
+SUCCESS: Final = 0x0000
+PROCESSING_FAILURE: Final = 0x0110
+OUT_OF_RESOURCES: Final = 0xA700
+DATA_SET_DOES_NOT_MATCH_SOP_CLASS: Final = 0xA900
+CANNOT_UNDERSTAND: Final = 0xC000
+
+_LONGEST_COMMENT = 64  # Error Comment (0000,0902) is LO
+_LONGEST_WAIT_S = 0.05
+_C_STORE_RSP = 0x8001
+_NO_DATA_SET = 0x0101
+_LAST_COMMAND_FRAGMENT = b"\x03"  # PS3.8 Annex E.2
+_NOTHING: Any = (None, None)
+
+
+@dataclass(frozen=True, slots=True)
+class StoreRequest:
+    """A complete C-STORE request.
+
+    Attributes
+    ----------
+    sop_class_uid, sop_instance_uid
+        Affected SOP Class and Instance UID.
+    transfer_syntax_uid
+        Of the presentation context it came under.
+    data
+        Encoded data set as received, or ``None`` when it was larger than the limit and dropped.
+    """
+
+    sop_class_uid: str
+    sop_instance_uid: str
+    transfer_syntax_uid: str
+    data: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class StoreAnswer:
+    """What a request is answered with.
+
+    Attributes
+    ----------
+    status
+        Status (0000,0900).
+    comment
+        Error Comment (0000,0902), empty for none.
+    """
+
+    status: int
+    comment: str = ""
+
+
+class OversizeDataset(BytesIO):
+    """Stands in for a data set that went over the limit: takes what still comes and keeps none of it."""
+
+    def write(self, data: Any) -> int:
+        """Drop ``data``."""
+        return len(data)
+
+
+class Dimse(DIMSEServiceProvider):
+    """DIMSE provider of one association that stores.
+
+    Parameters
+    ----------
+    assoc
+        Its association.
+    largest_instance_bytes
+        Data sets above this are read to their end, dropped, and refused alone.
+    store
+        Serves one request; must not raise.
+    refuse
+        Makes the answer to a request that cannot be served at all.
+    """
+
+    def __init__(
+        self,
+        assoc: Association,
+        *,
+        largest_instance_bytes: int,
+        store: Callable[[StoreRequest], StoreAnswer],
+        refuse: Callable[[int, str], StoreAnswer],
+    ) -> None:
+        super().__init__(assoc)
+        self._largest_instance_bytes = largest_instance_bytes
+        self._store = store
+        self._refuse = refuse
+        self._contexts: dict[int, PresentationContext] | None = None
+
+    def receive_primitive(self, primitive: P_DATA) -> None:
+        """Take the next piece of a message (PS3.8 Annex E)."""
+        super().receive_primitive(primitive)
+        message = self.message
+        if message is None or isinstance(message.data_set, OversizeDataset):
+            return
+        if cast("BytesIO", message.data_set).tell() > self._largest_instance_bytes:
+            message.data_set = OversizeDataset()
+
+    def get_msg(self, block: bool = False) -> Any:
+        """Return the next message that is not a C-STORE request, having served those that are.
+
+        pynetdicom's loop asks without waiting and then sleeps; waiting here instead serves each image at once.
+        """
+        try:
+            context_id, message = self.msg_queue.get(timeout=self.dimse_timeout if block else _LONGEST_WAIT_S)
+        except queue.Empty:
+            return _NOTHING
+        if not isinstance(message, C_STORE) or message.MessageID is None:
+            return context_id, message
+        if self._contexts is None:
+            self._contexts = {cast("int", each.context_id): each for each in self.assoc.accepted_contexts}
+        context = self._contexts.get(cast("int", context_id))
+        if context is None:
+            return context_id, message  # pynetdicom aborts, as it should for a context that was never accepted
+        answer = self._serve(message, context)
+        response = P_DATA()
+        response.presentation_data_value_list.append(
+            (cast("int", context_id), _LAST_COMMAND_FRAGMENT + encode_response(message, answer))
+        )
+        self.dul.send_pdu(response)
+        return _NOTHING
+
+    def _serve(self, request: C_STORE, context: PresentationContext) -> StoreAnswer:
+        sop_class, sop_instance = request.AffectedSOPClassUID, request.AffectedSOPInstanceUID
+        if not sop_class or not sop_instance:
+            return self._refuse(CANNOT_UNDERSTAND, "The request does not name its SOP class and instance")
+        if sop_class != context.abstract_syntax:
+            return self._refuse(DATA_SET_DOES_NOT_MATCH_SOP_CLASS, "SOP class is not the presentation context's")
+        if request.DataSet is None:
+            return self._refuse(CANNOT_UNDERSTAND, "The request has no data set")
+        oversize = isinstance(request.DataSet, OversizeDataset)
+        return self._store(
+            StoreRequest(
+                sop_class_uid=str(sop_class),
+                sop_instance_uid=str(sop_instance),
+                transfer_syntax_uid=str(context.transfer_syntax[0]),
+                data=None if oversize else request.DataSet.getvalue(),
+            )
+        )
+
+
+def encode_response(request: C_STORE, answer: StoreAnswer) -> bytes:
+    """Return the command set of a C-STORE-RSP (PS3.7 Table 9.3-2), in implicit VR little endian (PS3.7 6.3.1)."""
+    elements = [
+        _text(0x0002, str(request.AffectedSOPClassUID or ""), b"\0"),
+        _number(0x0100, _C_STORE_RSP),
+        _number(0x0120, cast("int", request.MessageID)),
+        _number(0x0800, _NO_DATA_SET),
+        _number(0x0900, answer.status),
+        _text(0x0902, answer.comment[:_LONGEST_COMMENT], b" "),
+        _text(0x1000, str(request.AffectedSOPInstanceUID or ""), b"\0"),
+    ]
+    body = b"".join(elements)
+    return struct.pack("<HHLL", 0, 0, 4, len(body)) + body
+
+
+def _number(element: int, value: int) -> bytes:
+    return struct.pack("<HHLH", 0, element, 2, value)
+
+
+def _text(element: int, value: str, padding: bytes) -> bytes:
+    if not value:
+        return b""
+    encoded = value.encode("ascii", "replace")
+    encoded += padding * (len(encoded) % 2)
+    return struct.pack("<HHL", 0, element, len(encoded)) + encoded
