@@ -71,7 +71,7 @@ def run(paths: Sequence[Path], keep: Path | None) -> int:
     with _folder(keep) as folder:
         files, truth = _material(paths, folder, console)
         settings_path = folder / "appliance.toml"
-        settings_path.write_text(_CONFIGURATION.format(state=json.dumps(str(folder / "state"))), encoding="utf-8")
+        settings_path.write_text(configuration(folder / "state"), encoding="utf-8")
         with _running(settings_path, folder / "appliance.log"):
             return _send_and_show(files, truth, settings_path, folder, console)
 
@@ -86,6 +86,11 @@ def _folder(keep: Path | None) -> Iterator[Path]:
             raise ApplianceError(f"{keep} is not empty; name a new folder for --keep")
         keep.mkdir(parents=True, exist_ok=True)
         yield keep.resolve()
+
+
+def configuration(state_directory: Path) -> str:
+    """Return the TOML of a configuration that only this machine can reach."""
+    return _CONFIGURATION.format(state=json.dumps(str(state_directory)))
 
 
 def _material(paths: Sequence[Path], folder: Path, console: Console) -> tuple[list[Path], dict[str, Any] | None]:

@@ -79,5 +79,6 @@ def sentences(report: dict[str, Any]) -> list[str]:
             lines.append(f"{title} ran ({_STATUS_WORDS[item['status']]}): {item['summary']}.")
         else:
             reason = item["reason"]
-            lines.append(f"{title} was {_STATUS_WORDS[item['status']]} [{reason['code']}]: {reason['text']}.")
+            text = reason["text"].rstrip(".")
+            lines.append(f"{title} was {_STATUS_WORDS[item['status']]} [{reason['code']}]: {text}.")
     return lines

@@ -1,0 +1,282 @@
+"""``appliance doctor``: everything a field engineer must know before leaving, one line and a fix each."""
+
+from __future__ import annotations
+
+import json
+import os
+import ssl
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from appliance.errors import ApplianceError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from appliance.config import Settings, TlsSettings
+
+_EXPIRY_WARNING_DAYS = 60
+_CLOCK_TOLERANCE_S = 5.0
+_LEAST_MEMORY_MIB = 7000.0  # a box is sold with 8 GiB
+
+
+class Verdict(StrEnum):
+    """How a check ended."""
+
+    OK = "ok"
+    WARNING = "warning"
+    PROBLEM = "problem"
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One line.
+
+    Attributes
+    ----------
+    name
+        What was looked at.
+    verdict
+        How it is.
+    text
+        What was seen.
+    fix
+        What to do; empty when all is well.
+    """
+
+    name: str
+    verdict: Verdict
+    text: str
+    fix: str = ""
+
+
+def run(settings: Settings, *, as_json: bool) -> int:
+    """Run every check and print it.
+
+    Returns
+    -------
+    int
+        0 all well, 1 warnings, 2 problems.
+    """
+    checks = [check for examine in _EXAMINATIONS for check in _guarded(examine, settings)]
+    if as_json:
+        print(json.dumps([asdict(check) for check in checks], indent=1, ensure_ascii=False))  # noqa: T201
+    else:
+        _print(checks)
+    verdicts = {check.verdict for check in checks}
+    return 2 if Verdict.PROBLEM in verdicts else 1 if Verdict.WARNING in verdicts else 0
+
+
+def _print(checks: list[Check]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    style = {Verdict.OK: "green", Verdict.WARNING: "yellow", Verdict.PROBLEM: "bold red"}
+    table = Table(pad_edge=False, show_lines=False)
+    for heading in ("Check", "", "What was seen", "What to do"):
+        table.add_column(heading, overflow="fold")
+    for check in checks:
+        table.add_row(check.name, f"[{style[check.verdict]}]{check.verdict}[/]", check.text, check.fix)
+    Console(highlight=False).print(table)
+
+
+def _guarded(examine: Callable[[Settings], Iterator[Check]], settings: Settings) -> Iterator[Check]:
+    """A check that cannot even be made is a problem, and the others still run."""
+    try:
+        yield from examine(settings)
+    except (ApplianceError, OSError) as error:
+        yield Check(
+            examine.__name__.strip("_").replace("_", " "), Verdict.PROBLEM, str(error), "see the sentence beside"
+        )
+
+
+def _processor(_settings: Settings) -> Iterator[Check]:
+    flags = _cpu_flags()
+    best = [name for name in ("amx_int8", "avx512_vnni", "avx_vnni", "avx512_bf16", "avx2") if name in flags]
+    cores = os.cpu_count() or 1
+    if "avx2" not in flags:
+        yield Check(
+            "processor", Verdict.PROBLEM, f"{cores} cores without AVX2", "the networks need a processor with AVX2"
+        )
+    else:
+        yield Check("processor", Verdict.OK, f"{cores} cores, {', '.join(best)}")
+
+
+def _cpu_flags() -> set[str]:
+    text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    line = next((line for line in text.splitlines() if line.startswith("flags")), "")
+    return set(line.partition(":")[2].split())
+
+
+def _memory_and_clock(settings: Settings) -> Iterator[Check]:
+    from appliance.health.probes import machine
+
+    measured = machine()
+    total = measured.memory_total_mib
+    if total < _LEAST_MEMORY_MIB or total < settings.work.memory_limit_mib * 1.5:
+        yield Check("memory", Verdict.WARNING, f"{total:.0f} MiB", "8 GiB is the least a box should have")
+    else:
+        yield Check("memory", Verdict.OK, f"{total:.0f} MiB, {measured.memory_available_mib:.0f} MiB free")
+    offset = measured.clock_offset_s
+    if offset is None:
+        fix = "install chrony and name the hospital's time server"
+        yield Check("clock", Verdict.WARNING, f"nobody checks it; it says {datetime.now().astimezone():%F %T %Z}", fix)
+    elif abs(offset) > _CLOCK_TOLERANCE_S:
+        yield Check("clock", Verdict.PROBLEM, f"{offset:+.1f} s off", "chronyc makestep")
+    else:
+        yield Check("clock", Verdict.OK, f"{offset:+.3f} s off its reference")
+
+
+def _disk(settings: Settings) -> Iterator[Check]:
+    from appliance.health.probes import disk
+
+    folder = settings.box.state_directory
+    measured = disk(
+        folder, soft_free_mib=settings.retention.soft_free_mib, reserve_mib=settings.receive.disk_reserve_mib
+    )
+    text = f"{measured.free_mib:.0f} of {measured.total_mib:.0f} MiB free"
+    if measured.free_mib < measured.reserve_mib:
+        fix = f"the DICOM port refuses below {measured.reserve_mib} MiB: free space on this disk or add one"
+        yield Check("disk", Verdict.PROBLEM, text, fix)
+    elif measured.free_mib < measured.soft_free_mib:
+        yield Check("disk", Verdict.WARNING, text, "images of finished scans are deleted early; add a larger disk")
+    else:
+        yield Check("disk", Verdict.OK, text)
+    if folder.exists() and not os.access(folder, os.W_OK):
+        yield Check(
+            "state folder", Verdict.PROBLEM, f"{folder} cannot be written", "run as the service's user, or root"
+        )
+    elif folder.exists() and folder.stat().st_mode & 0o077:
+        yield Check("state folder", Verdict.WARNING, f"{folder} can be read by others", f"chmod 700 {folder}")
+
+
+def _services(settings: Settings) -> Iterator[Check]:
+    from appliance.health.model import ServiceState
+    from appliance.health.probes import services
+
+    for service in services(settings.box.state_directory / "run", silent_after_s=60.0):
+        name = f"service {service.name.value}"
+        if service.state is ServiceState.ALIVE:
+            yield Check(name, Verdict.OK, "alive")
+        elif service.state is ServiceState.SILENT:
+            yield Check(name, Verdict.WARNING, "gives no sign of life", f"journalctl -u appliance-{service.name.value}")
+        else:
+            yield Check(name, Verdict.PROBLEM, "not running", "systemctl start appliance.target")
+
+
+def _dicom_port(settings: Settings) -> Iterator[Check]:
+    from appliance.dicom.sender import echo
+    from appliance.services.lifecycle import read_heartbeat
+
+    beat = read_heartbeat(settings.box.state_directory, "receive")
+    if beat is not None and "port" in beat:
+        host = "127.0.0.1" if settings.receive.address in {"0.0.0.0", "::"} else settings.receive.address  # noqa: S104
+        answer = echo(
+            host=host,
+            port=int(beat["port"]),
+            called_ae=settings.receive.ae_title,
+            calling_ae=settings.receive.ae_title,
+            tls=settings.receive.tls,
+        )
+        if answer.ok or answer.permanent:
+            # being refused by the allow-list is an answer too: the port is alive
+            yield Check("DICOM port", Verdict.OK, f"{settings.receive.ae_title} answers on port {beat['port']}")
+        else:
+            yield Check("DICOM port", Verdict.PROBLEM, answer.problem or "no answer", "see the receive service's log")
+    if settings.receive.peers:
+        senders = ", ".join(f"{peer.ae_title} at {peer.address}" for peer in settings.receive.peers)
+        yield Check("senders", Verdict.OK, senders)
+    else:
+        yield Check("senders", Verdict.PROBLEM, "nobody may send", "name the scanner under receive.peers")
+
+
+def _packs(settings: Settings) -> Iterator[Check]:
+    from appliance.packs.registry import available
+    from appliance.packs.selftest import self_test
+
+    for pack in available(settings.work.packs):
+        result = self_test(pack, engine=settings.work.engine, threads=settings.work.threads)
+        name = f"pack {pack.name} {pack.version}"
+        if result.passed:
+            yield Check(name, Verdict.OK, f"whole, and computes here what it should ({result.text})")
+        else:
+            yield Check(name, Verdict.PROBLEM, result.text, "install the pack again; if that does not help, report it")
+
+
+def _destinations(settings: Settings) -> Iterator[Check]:
+    from appliance.health.probes import destinations
+
+    if not settings.deliver.destinations:
+        yield Check("destinations", Verdict.OK, "none: results stay on the box")
+    for peer in destinations(settings.deliver.destinations, settings.receive.ae_title):
+        name = f"destination {peer.name}"
+        if peer.echo:
+            yield Check(name, Verdict.OK, "answers C-ECHO")
+        elif peer.reachable:
+            fix = f"register AE title {settings.receive.ae_title} and this box's address at the PACS"
+            yield Check(name, Verdict.PROBLEM, "accepts the connection but refuses C-ECHO", fix)
+        else:
+            yield Check(name, Verdict.PROBLEM, "cannot be reached", "check address, port, cable and firewall")
+
+
+def _broker(settings: Settings) -> Iterator[Check]:
+    import socket
+
+    mqtt = settings.health.mqtt
+    if mqtt is None:
+        yield Check("MQTT", Verdict.OK, "not configured: the fleet does not see this box")
+        return
+    from appliance.health.broker import Broker
+
+    broker = Broker.from_settings(mqtt, settings.box.name)
+    context = broker.tls_context()
+    try:
+        with socket.create_connection((mqtt.host, mqtt.port), timeout=5.0) as connection:
+            if context is not None:
+                with context.wrap_socket(connection, server_hostname=mqtt.host):
+                    pass
+    except ssl.SSLError as error:
+        text = f"{mqtt.host}:{mqtt.port} refuses the encryption: {error.reason}"
+        yield Check("MQTT", Verdict.PROBLEM, text, "check certificate, key and trusted authorities on both sides")
+    except OSError as error:
+        text = f"{mqtt.host}:{mqtt.port} cannot be reached: {error.strerror or error}"
+        yield Check("MQTT", Verdict.WARNING, text, "check address, port and firewall; events are kept until then")
+    else:
+        yield Check("MQTT", Verdict.OK, f"{mqtt.host}:{mqtt.port} accepts the connection")
+
+
+def _certificates(settings: Settings) -> Iterator[Check]:
+    from appliance.health.certificate import read
+    from appliance.health.secret_files import require_private
+
+    used: dict[str, TlsSettings | None] = {
+        "DICOM port's certificate": settings.receive.tls,
+        "MQTT certificate": settings.health.mqtt.tls if settings.health.mqtt else None,
+    }
+    for name, tls in used.items():
+        if tls is None:
+            continue
+        require_private(tls.private_key)
+        left = read(tls.certificate).not_after - datetime.now(UTC)
+        if left.days < 0:
+            yield Check(name, Verdict.PROBLEM, f"expired {-left.days} days ago", "renew it now")
+        elif left.days < _EXPIRY_WARNING_DAYS:
+            yield Check(name, Verdict.WARNING, f"expires in {left.days} days", "renew it soon")
+        else:
+            yield Check(name, Verdict.OK, f"valid for {left.days} days")
+
+
+_EXAMINATIONS: tuple[Callable[[Settings], Iterator[Check]], ...] = (
+    _processor,
+    _memory_and_clock,
+    _disk,
+    _services,
+    _dicom_port,
+    _packs,
+    _destinations,
+    _broker,
+    _certificates,
+)

@@ -1,0 +1,123 @@
+"""``appliance status``: the box on one screen, in the words and figures that the fleet also gets."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import TYPE_CHECKING, Any
+
+from appliance.health.model import Condition, Problem, ServiceState
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from appliance.config import Settings
+    from appliance.health.model import Health, Pack
+
+_EXIT = {Condition.HEALTHY: 0, Condition.DEGRADED: 1, Condition.DOWN: 2}
+
+_SENTENCES = {
+    Problem.RECEIVE_ABSENT: "the DICOM port is closed: the receive service is not running",
+    Problem.WORK_ABSENT: "nothing is screened: the work service is not running",
+    Problem.DELIVER_ABSENT: "nothing is delivered: the deliver service is not running",
+    Problem.HEALTH_ABSENT: "the fleet is not told: the health service is not running",
+    Problem.SERVICE_SILENT: "a service is running but gives no sign of life",
+    Problem.DISK_LOW: "the disk is getting full; images of finished scans are deleted early",
+    Problem.DISK_FULL: "the disk is full; the DICOM port refuses new images until space is free",
+    Problem.WORK_STALLED: "scans wait and none is finished",
+    Problem.PACK_FAILED: "a network does not compute on this machine what it should",
+    Problem.PEER_UNREACHABLE: "a destination cannot be reached or refuses this box",
+    Problem.CLOCK_WRONG: "the clock is wrong",
+    Problem.STORE_UNREADABLE: "the database cannot be read, or no scan service ever ran here",
+}
+
+
+def run(settings: Settings, *, as_json: bool) -> int:
+    """Print the box's state.
+
+    Returns
+    -------
+    int
+        0 healthy, 1 degraded, 2 down.
+    """
+    from appliance.services.health import measure
+
+    health = measure(settings, packs=_packs(settings))
+    scans = _last_scans(settings)
+    if as_json:
+        document = json.loads(health.model_dump_json()) | {"scans": scans}
+        print(json.dumps(document, indent=1, ensure_ascii=False))  # noqa: T201
+    else:
+        _print(health, scans)
+    return _EXIT[health.condition]
+
+
+def _packs(settings: Settings) -> tuple[Pack, ...]:
+    """Installed packs; their self-test is ``doctor``'s and ``packs verify``'s, for it takes seconds."""
+    from appliance.errors import PackError
+    from appliance.health.model import Pack, SelfTest
+    from appliance.packs.registry import available
+
+    try:
+        packs = available(settings.work.packs)
+    except PackError:
+        return ()
+    return tuple(
+        Pack(name=pack.name, version=pack.version, digest=pack.digest, self_test=SelfTest.NOT_RUN) for pack in packs
+    )
+
+
+def _last_scans(settings: Settings) -> list[dict[str, Any]]:
+    from appliance.errors import StoreError
+    from appliance.store.database import open_database
+
+    try:
+        with open_database(settings.box.database, read_only=True) as store:
+            return [
+                {
+                    "id": scan.id,
+                    "revision": scan.revision,
+                    "state": scan.state.value,
+                    "images": scan.instances,
+                    "arrived_at": scan.created_at,
+                    "reason": scan.reason_code.value if scan.reason_code else None,
+                }
+                for scan in store.scans.last(5)
+            ]
+    except StoreError:
+        return []
+
+
+def _print(health: Health, scans: list[dict[str, Any]]) -> None:
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    style = {Condition.HEALTHY: "bold green", Condition.DEGRADED: "bold yellow", Condition.DOWN: "bold red"}
+    console.print(f"[{style[health.condition]}]{health.condition.value}[/], appliance {health.appliance_version}")
+    for problem in health.problems:
+        console.print(f"  {_SENTENCES[problem]} [dim]({problem.value})[/]")
+    services = ", ".join(
+        f"{service.name.value} {service.state.value}"
+        + (f" ({service.resident_mib:.0f} MiB)" if service.state is ServiceState.ALIVE and service.resident_mib else "")
+        for service in health.services
+    )
+    console.print(f"services: {services}")
+    disk, machine = health.disk, health.machine
+    console.print(
+        f"disk: {disk.free_mib / 1024:.1f} of {disk.total_mib / 1024:.1f} GiB free; memory: "
+        f"{machine.memory_available_mib / 1024:.1f} of {machine.memory_total_mib / 1024:.1f} GiB free; "
+        f"processor: {machine.cpu_percent:.0f} % of {machine.cpu_count} cores"
+    )
+    console.print("packs: " + (", ".join(f"{pack.name} {pack.version}" for pack in health.packs) or "none"))
+    _print_queue(health, console)
+    for scan in scans:
+        arrived = time.strftime("%Y-%m-%d %H:%M", time.localtime(scan["arrived_at"]))
+        why = f" [{scan['reason']}]" if scan["reason"] else ""
+        console.print(f"  scan {scan['id']}: {arrived}, {scan['images']} images, {scan['state']}{why}", markup=False)
+
+
+def _print_queue(health: Health, console: Console) -> None:
+    if health.queue is None:
+        return
+    counts = ", ".join(f"{state.value} {count}" for state, count in health.queue.by_state.items() if count)
+    console.print(f"scans: {counts or 'none yet'}")

@@ -1,0 +1,141 @@
+"""From the last image to stored findings: seconds and peak memory for a 300-slice 512 × 512 series.
+
+Starts a whole appliance, sends it the test patient (or DICOM given as arguments) through its port, and prints a Markdown
+table. ``python tests/benchmarks/bench_pipeline.py [PATH…]``
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+import psutil
+
+REPOSITORY = Path(__file__).parents[2]
+SLICES = 300
+
+
+def cpu_name() -> str:
+    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor()
+
+
+def material(folder: Path) -> list[Path]:
+    """The test patient: 300 slices of 1.25 mm at 512 × 512."""
+    from appliance.phantom.options import PhantomOptions
+    from appliance.phantom.series import write_series
+
+    options = PhantomOptions(slice_thickness_mm=1.25, slice_spacing_mm=1.25)
+    write_series(options, folder)
+    files = sorted(folder.glob("*.dcm"))
+    middle = len(files) // 2
+    return files[max(0, middle - SLICES // 2) : middle + SLICES // 2]
+
+
+def tree_peak_mib(process: psutil.Process, peaks: dict[str, float]) -> None:
+    """Note the largest resident size so far of each process of the appliance, by what it does."""
+    for child in process.children(recursive=True):
+        try:
+            words = child.cmdline()
+            name = "screener" if any("screener" in word for word in words) else words[3] if len(words) > 3 else "?"
+            peaks[name] = max(peaks.get(name, 0.0), child.memory_info().rss / 2**20)
+        except (psutil.Error, IndexError):
+            continue
+
+
+def main() -> None:
+    from appliance.commands.demo import configuration
+    from appliance.config import load
+    from appliance.dicom.sender import send
+    from appliance.store.database import open_database
+    from appliance.store.lifecycle import TERMINAL
+
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        if len(sys.argv) > 1:
+            from appliance.dicom.files import read_inputs
+
+            inputs = read_inputs([Path(argument) for argument in sys.argv[1:]], folder / "input")
+            files = [path for series in inputs.series for path in series.paths]
+        else:
+            files = material(folder / "patient")
+        settings_path = folder / "appliance.toml"
+        settings_path.write_text(configuration(folder / "state"), encoding="utf-8")
+        settings = load(settings_path)
+        with (folder / "log").open("wb") as log:
+            serve = subprocess.Popen(
+                [sys.executable, "-m", "appliance", "serve", "--config", str(settings_path)], stdout=log, stderr=log
+            )
+            try:
+                rows = [run_once(serve.pid, files, settings, send, open_database, TERMINAL) for _ in range(2)]
+            finally:
+                serve.terminate()
+                serve.wait(30)
+    print_table(len(files), rows)
+
+
+def run_once(pid, files, settings, send, open_database, terminal) -> dict:
+    heartbeat = settings.box.state_directory / "run" / "receive.json"
+    while not heartbeat.exists():
+        time.sleep(0.1)
+    port = json.loads(heartbeat.read_text())["port"]
+    before = known(settings, open_database)
+    began = time.monotonic()
+    report = send(files, host="127.0.0.1", port=port, called_ae="APPLIANCE", calling_ae="DEMO")
+    last_image = time.monotonic()
+    assert report.ok, report.problem
+    if before:
+        # the same images again are the same scan: only the first run screens
+        return {}
+    peaks: dict[str, float] = {}
+    process = psutil.Process(pid)
+    while True:
+        tree_peak_mib(process, peaks)
+        scans = known(settings, open_database)
+        if scans and all(scan.state in terminal for scan in scans):
+            break
+        time.sleep(0.05)
+    finished = time.monotonic()
+    with open_database(settings.box.database, read_only=True) as store:
+        result = store.results.get(scans[0].id)
+    assert result is not None, scans[0].reason
+    return {
+        "send_s": last_image - began,
+        "to_findings_s": finished - last_image,
+        "quiet_s": settings.assemble.quiet_s,
+        **result.report["timings"],
+        "peaks": peaks,
+    }
+
+
+def known(settings, open_database) -> tuple:
+    if not settings.box.database.exists():
+        return ()
+    with open_database(settings.box.database, read_only=True) as store:
+        return tuple(store.scans.last(10))
+
+
+def print_table(slices: int, rows: list[dict]) -> None:
+    row = rows[0]
+    print(f"{slices} slices, {cpu_name()}, {psutil.cpu_count()} cores, {datetime.now(UTC):%Y-%m-%d}\n")
+    print("| step | seconds |\n|---|---|")
+    print(f"| sending (same machine) | {row['send_s']:.1f} |")
+    print(f"| last image to stored findings, all told | {row['to_findings_s']:.1f} |")
+    print(f"| of which the configured quiet time | {row['quiet_s']:.1f} |")
+    for name in ("decode_s", "organ_map_s", "screenings_s", "total_s"):
+        print(f"| {name.removesuffix('_s').replace('_', ' ')} | {row[name]:.1f} |")
+    print("\n| process | peak resident MiB |\n|---|---|")
+    for name, peak in sorted(row["peaks"].items()):
+        print(f"| {name} | {peak:.0f} |")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,79 @@
+"""The manual knows every reason, command, measurement and topic; what it names exists."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import click
+import pytest
+
+from appliance.cli import main
+from appliance.reasons import ReasonCode
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+def page(name: str) -> str:
+    return (DOCS / name).read_text(encoding="utf-8")
+
+
+def codes_in_the_manual() -> set[str]:
+    return set(re.findall(r"^\| `([a-z_]+)` \|", page("reasons.md"), flags=re.MULTILINE))
+
+
+def test_every_reason_code_is_in_the_manual_and_no_other():
+    assert codes_in_the_manual() == {code.value for code in ReasonCode}
+
+
+def commands() -> list[str]:
+    found = []
+    for name, command in main.commands.items():
+        if isinstance(command, click.Group):
+            found += [f"{name} {sub}" for sub in command.commands]
+        else:
+            found.append(name)
+    return found
+
+
+@pytest.mark.parametrize("command", commands())
+def test_every_command_is_in_the_manual(command):
+    group, _, sub = command.partition(" ")
+    lines = [line for line in page("interfaces.md").splitlines() if line.startswith("| `appliance")]
+    assert any(f"`{group}`" in line or f"appliance {group}" in line for line in lines)
+    if sub:
+        assert any(f"appliance {group}" in line and sub in line for line in lines)
+
+
+@pytest.mark.parametrize("command", commands())
+def test_every_command_has_a_help_text(command):
+    current: click.Command = main
+    for part in command.split():
+        assert isinstance(current, click.Group)
+        current = current.commands[part]
+    assert current.help
+
+
+def test_every_measurement_name_is_in_the_manual():
+    from appliance.screenings.registry import screenings
+    from tests.screenings.chest import Chest, make
+
+    table = page("interfaces.md")
+    for screening in screenings().values():
+        outcome = screening.run(*make(Chest(low_fraction=0.1)), screening.settings_model())
+        for measurement in outcome.measurements:
+            assert f"| `{measurement.name}` | `{measurement.unit}` |" in table
+
+
+def test_every_screening_has_its_page():
+    from appliance.screenings.registry import screenings
+
+    for name, screening in screenings().items():
+        assert f"## `{name}`" in page("screenings.md")
+        assert screening.title
+
+
+def test_links_within_the_manual_lead_somewhere():
+    for path in [*DOCS.rglob("*.md"), DOCS.parent / "README.md"]:
+        for target in re.findall(r"\]\((?!https?://|#)([^)#]+)", path.read_text(encoding="utf-8")):
+            assert (path.parent / target).exists(), f"{path.name} links to {target}"
