@@ -1,0 +1,245 @@
+"""Lungs: their outline against wall, mediastinum and diaphragm; parenchyma, emphysema, effusion, bronchi, vessels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from appliance.phantom.shapes import spline, tube, widened
+from appliance.phantom.texture import generator, smooth_field
+from appliance.phantom.tissues import Tissue
+from appliance.phantom.trees import grow
+
+if TYPE_CHECKING:
+    from appliance.phantom.canvas import Box, Canvas, Segment
+    from appliance.phantom.frame import Frame
+    from appliance.phantom.grid import Floats
+    from appliance.phantom.mediastinum import Mediastinum
+
+EMPHYSEMA_HU = -985.0
+_THRESHOLD_HU = -950.0
+_APEX_Z = 243.0
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """Names and values of one lung."""
+
+    sign: float
+    lung: Tissue
+    vessel: Tissue
+    effusion: Tissue
+    hilum_artery: tuple[float, float, float]
+    hilum_vein: tuple[float, float, float]
+    bronchus: tuple[tuple[float, float, float, float], ...]
+
+
+RIGHT = Side(
+    -1.0, Tissue.LUNG_RIGHT, Tissue.LUNG_VESSEL_RIGHT, Tissue.EFFUSION_RIGHT,
+    (130.0, 2.0, -40.0), (92.0, 4.0, -32.0),
+    ((147.0, 10.0, 0.0, 8.5), (134.0, 13.0, -16.0, 7.4), (120.0, 15.0, -34.0, 6.6)),
+)  # fmt: skip
+LEFT = Side(
+    1.0, Tissue.LUNG_LEFT, Tissue.LUNG_VESSEL_LEFT, Tissue.EFFUSION_LEFT,
+    (136.0, 4.0, 50.0), (96.0, 6.0, 38.0),
+    ((147.0, 10.0, 0.0, 8.5), (132.0, 15.0, 20.0, 6.6), (118.0, 18.0, 42.0, 6.0)),
+)  # fmt: skip
+SIDES = (RIGHT, LEFT)
+TRACHEA = ((420.0, -38.0, 0.0, 9.0), (262.0, -30.0, 0.0, 9.0), (215.0, -14.0, -1.0, 9.0), (175.0, 2.0, -2.0, 9.0),
+           (147.0, 10.0, 0.0, 9.0))  # fmt: skip
+
+
+def dome(frame: Frame, y: Floats, x: Floats) -> Floats:
+    """Height of the diaphragm at a place, mm: two domes that fall to the recess, deepest behind."""
+    u, v = np.asarray(x) / frame.sx, np.asarray(y) / frame.sy
+    side = np.clip(0.5 - u / 40.0, 0.0, 1.0)
+    top = 8.0 + 14.0 * side
+    middle_x = np.where(u < 0, -62.0, 62.0)
+    outward = np.clip((np.abs(u) - 62.0) / 72.0, -0.85, 1.2)
+    across = np.where(outward > 0, 58.0 * outward**2, 14.0 * outward**2)
+    backward = (v + 18.0) / 98.0
+    along = np.where(backward > 0, 82.0 * backward**2, 34.0 * backward**2)
+    del middle_x
+    inspiration = 60.0 * (1.0 - frame.options.lung_height_scale)
+    return np.asarray((top - across - along + inspiration) * frame.sz, dtype=np.float32)
+
+
+def lung_distance(frame: Frame, mediastinum: Mediastinum, sign: float) -> object:
+    """Return the shape of one lung as a function of ``(z, y, x)``."""
+
+    def shape(z: Floats, y: Floats, x: Floats) -> Floats:
+        wall = frame.cavity(z, y, x) + 2.2
+        floor = (dome(frame, y, x) - z) * 0.72
+        cap_x, cap_y = (np.abs(x) / frame.sx - 30.0) / 58.0, (y / frame.sy - 4.0) / 80.0
+        roof = (z - frame.sz * (_APEX_Z - 34.0 * (cap_x**2 + cap_y**2))) * 0.55
+        inner = -mediastinum.distance(z, y, x)
+        divide = 2.5 - sign * (x - mediastinum.middle_x(z, y))
+        outside = np.maximum(np.maximum(wall, floor), np.maximum(roof, inner))
+        return np.asarray(np.maximum(outside, divide), dtype=np.float32)
+
+    return shape
+
+
+class LungPainter:
+    """Paints both lungs and everything in them.
+
+    Parameters
+    ----------
+    canvas, frame, mediastinum
+        Where to paint, whose body, and what lies between the lungs.
+    """
+
+    def __init__(self, canvas: Canvas, frame: Frame, mediastinum: Mediastinum) -> None:
+        self.canvas = canvas
+        self.frame = frame
+        self.mediastinum = mediastinum
+        self.seed = frame.options.seed
+        self.bronchi: list[Segment] = []
+
+    def box(self, side: Side) -> Box | None:
+        """Index box around one lung."""
+        sx, sy, sz = self.frame.sx, self.frame.sy, self.frame.sz
+        inner, outer = -25.0 * sx, 140.0 * sx
+        low_x, high_x = (inner, outer) if side.sign > 0 else (-outer, -inner)
+        return self.canvas.grid.slices((-90.0 * sz, -100.0 * sy, low_x), (250.0 * sz, 96.0 * sy, high_x))
+
+    def paint(self) -> None:
+        """Paint parenchyma, effusion, vessels, bronchi and emphysema."""
+        parts: list[tuple[Side, Box, Floats]] = []
+        for side in SIDES:
+            box = self.box(side)
+            if box is None:
+                continue
+            shape = lung_distance(self.frame, self.mediastinum, side.sign)
+            distance = self.canvas.distance(shape, box)  # type: ignore[arg-type]
+            self._paint_parenchyma(side, box, distance)
+            parts.append((side, box, distance))
+        for side, box, distance in parts:
+            self._paint_vessels(side, box, distance)
+        self._paint_airways(parts)
+        for side, box, distance in parts:
+            self._paint_fissures(side, box, distance)
+            self._paint_emphysema(side, box)
+            self._paint_effusion(side, box, distance)
+
+    def _paint_parenchyma(self, side: Side, box: Box, distance: Floats) -> None:
+        local = self.canvas.grid.crop(box)
+        # The thin line of pleura keeps the lung apart from fat and muscle.
+        self.canvas.blend(distance - 0.8, box, 0.0, None)
+        _, y, _ = local.axes()
+        texture = smooth_field(self.seed, "parenchyma", 5.0, local)
+        hu = self.frame.options.lung_hu + 0.16 * y + 9.0 * texture
+        self.canvas.blend(distance, box, np.asarray(hu, dtype=np.float32), side.lung)
+
+    def _targets(self, side: Side, box: Box, distance: Floats, count: int, name: str) -> np.ndarray:
+        """Random points inside a lung; the same whatever grid it is painted on."""
+        random = generator(self.seed, f"{name}/{side.lung.name}")
+        sx, sy, sz = self.frame.sx, self.frame.sy, self.frame.sz
+        reach = random.uniform(
+            (-90.0 * sz, -100.0 * sy, min(0.0, side.sign * 140.0 * sx)),
+            (250.0 * sz, 96.0 * sy, max(0.0, side.sign * 140.0 * sx)),
+            size=(count * 5, 3),
+        ).astype(np.float32)
+        shape = lung_distance(self.frame, self.mediastinum, side.sign)
+        columns = (reach[:, 0].reshape(-1, 1, 1), reach[:, 1].reshape(-1, 1, 1), reach[:, 2].reshape(-1, 1, 1))
+        inside = shape(*columns).ravel() < -3.0  # type: ignore[operator]
+        del box, distance
+        return np.asarray(reach[inside][:count], dtype=np.float64)
+
+    def _paint_vessels(self, side: Side, box: Box, distance: Floats) -> None:
+        segments: list[Segment] = []
+        for root, name, radius in ((side.hilum_artery, "artery", 6.6), (side.hilum_vein, "vein", 6.2)):
+            targets = self._targets(side, box, distance, 560, name)
+            random = generator(self.seed, f"{name}/bend/{side.lung.name}")
+            segments += grow(self.frame.point(*root), targets, radius, 0.42, random)
+        found = self.canvas.tube_distance(segments, 2.0 * self.canvas.edge_mm)
+        if found is None:
+            return
+        tree_box, tree = found
+        edge = self.canvas.edge_mm
+        cover = np.clip(0.5 - tree / edge, 0.0, 1.0)
+        # A vessel thinner than a voxel fills only part of it.
+        cover = np.where(cover < 0.95, cover * np.clip(0.35 + cover, 0.0, 1.0), cover)
+        label = self.canvas.tissue[tree_box]
+        cover *= label == side.lung
+        blood = self.frame.options.blood_hu + (160.0 if self.frame.options.contrast_in_image else 0.0)
+        view = self.canvas.hu[tree_box]
+        view += cover * (blood - view)
+        label[cover > 0.5] = side.vessel  # half a voxel
+
+    def _paint_airways(self, parts: list[tuple[Side, Box, Floats]]) -> None:
+        point = self.frame.point
+        trachea = np.array([(*point(*p[:3]), p[3]) for p in TRACHEA])
+        stems = tube(spline(trachea, 6.0))
+        tree: list[Segment] = []
+        for side, box, distance in parts:
+            stem = np.array([(*point(*p[:3]), p[3]) for p in side.bronchus])
+            stems += tube(spline(stem, 4.0))
+            targets = self._targets(side, box, distance, 150, "bronchus")
+            random = generator(self.seed, f"bronchus/bend/{side.lung.name}")
+            end = (float(stem[-1, 0]), float(stem[-1, 1]), float(stem[-1, 2]))
+            tree += grow(end, targets, 5.2, 1.1, random)
+        self.bronchi = stems + tree
+        self.canvas.paint_tubes(widened(stems, 1.6), 25.0, Tissue.AIRWAY_WALL)
+        walls = self.canvas.tube_distance(widened(tree, 0.9), 2.0 * self.canvas.edge_mm)
+        if walls is not None:
+            box, distance = walls
+            vessels = (Tissue.LUNG_VESSEL_LEFT, Tissue.LUNG_VESSEL_RIGHT)
+            # A bronchus runs beside its artery, it does not cut it.
+            free = ~np.isin(self.canvas.tissue[box], vessels)
+            self.canvas.blend(distance, box, -150.0, Tissue.AIRWAY_WALL, free)
+        self.canvas.paint_tubes(self.bronchi, -998.0, Tissue.AIRWAY_LUMEN)
+
+    def _paint_fissures(self, side: Side, box: Box, distance: Floats) -> None:
+        """The oblique fissure, a hair-thin sheet from the back above to the front below."""
+        local = self.canvas.grid.crop(box)
+        z, y, _ = local.axes()
+        slope = 0.95
+        plane = (z / self.frame.sz - (95.0 - slope * y / self.frame.sy)) / np.hypot(1.0, slope)
+        plane = plane + 5.0 * smooth_field(self.seed, f"fissure{side.sign}", 60.0, local)
+        cover = np.clip(1.0 - np.abs(plane) / self.canvas.edge_mm, 0.0, 1.0) * 0.22
+        view = self.canvas.hu[box]
+        view += cover * (self.canvas.tissue[box] == side.lung) * (-100.0 - view)
+        del distance
+
+    def _paint_emphysema(self, side: Side, box: Box) -> None:
+        fraction = self.frame.options.emphysema_fraction
+        local = self.canvas.grid.crop(box)
+        tissue = self.canvas.tissue[box]
+        view = self.canvas.hu[box]
+        parenchyma = tissue == side.lung
+        lung = int(np.count_nonzero(parenchyma)) + int(np.count_nonzero(tissue == side.vessel))
+        # Only clean parenchyma takes part: next to a vessel or the pleura a voxel is not all air.
+        clean = parenchyma & (view < self.frame.options.lung_hu + 45.0)
+        wanted = round(fraction * lung)
+        if wanted == 0 or not clean.any():
+            return
+        z = local.axes()[0] / self.frame.sz
+        field = smooth_field(self.seed, "emphysema", 5.5, local)
+        field += 0.8 * smooth_field(self.seed, "emphysema region", 45.0, local) + z * np.float32(0.004)
+        values = field[clean]
+        wanted = min(wanted, values.size - 1)
+        level = float(np.partition(values, values.size - wanted)[values.size - wanted])
+        deep = np.clip((field - level) / 0.22, 0.0, 1.0)
+        near = np.clip((level - field) / 0.22, 0.0, 1.0)
+        hu = _THRESHOLD_HU - 0.01 + near * (view - _THRESHOLD_HU) + deep * (EMPHYSEMA_HU - _THRESHOLD_HU)
+        view[clean] = hu[clean]
+
+    def _paint_effusion(self, side: Side, box: Box, distance: Floats) -> None:
+        """Fluid lies in the lowest part of the pleural space of a patient on the back, with a meniscus."""
+        options = self.frame.options
+        wanted_ml = options.effusion_left_ml if side.sign > 0 else options.effusion_right_ml
+        if wanted_ml <= 0.0:
+            return
+        local = self.canvas.grid.crop(box)
+        z, y, _ = local.axes()
+        gravity = y if options.patient_position in {"HFS", "FFS"} else -y
+        level_field = gravity - 0.10 * z + 0.22 * np.maximum(distance, -25.0) * -1.0
+        inside = distance < 0.0
+        values = np.sort(level_field[inside])[::-1]
+        count = min(int(round(wanted_ml / self.canvas.grid.voxel_ml)), values.size - 1)
+        fluid = np.maximum(distance, values[count] - level_field)
+        texture = smooth_field(self.seed, "effusion", 9.0, local)
+        self.canvas.blend(np.asarray(fluid, dtype=np.float32), box, 12.0 + 2.0 * texture, side.effusion)

@@ -1,0 +1,33 @@
+"""Paints the whole patient, organ by organ, in the order in which one covers another."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from appliance.phantom.abdomen import AbdomenPainter
+from appliance.phantom.canvas import Canvas
+from appliance.phantom.frame import Frame
+from appliance.phantom.lungs import LungPainter
+from appliance.phantom.mediastinum import Mediastinum
+from appliance.phantom.skeleton import SkeletonPainter
+from appliance.phantom.trunk import paint_arms, paint_trunk
+
+if TYPE_CHECKING:
+    from appliance.phantom.grid import Grid
+    from appliance.phantom.options import PhantomOptions
+
+
+def paint_patient(options: PhantomOptions, grid: Grid) -> Canvas:
+    """Paint the patient without noise; edges are soft over one voxel of the grid."""
+    canvas = Canvas(grid)
+    frame = Frame(options)
+    mediastinum = Mediastinum(frame)
+    abdomen = AbdomenPainter(canvas, frame)
+    paint_trunk(canvas, frame)
+    paint_arms(canvas, frame)
+    abdomen.paint()
+    mediastinum.paint(canvas)
+    LungPainter(canvas, frame, mediastinum).paint()
+    SkeletonPainter(canvas, frame).paint()
+    abdomen.paint_stone()
+    return canvas
