@@ -1,0 +1,63 @@
+"""Nothing is sent by this release, and nothing pretends to be."""
+
+import time
+
+import pytest
+
+from appliance.delivery.outbox_worker import Settled, settle
+from appliance.reasons import ReasonCode
+from appliance.store.database import open_database
+from appliance.store.lifecycle import ScanState
+from appliance.store.outbox import OutboxState
+
+
+@pytest.fixture
+def store(tmp_path):
+    with open_database(tmp_path / "appliance.db") as store:
+        yield store
+
+
+def screened(store, number: int = 1) -> int:
+    scan_id = store.scans.create(
+        study_instance_uid="1.2", series_instance_uid=f"1.2.{number}", accession_number="", modality="CT",
+        revision=1, instances=0, at=time.time(),
+    )  # fmt: skip
+    store.scans.advance(scan_id, ScanState.SCREENED, cause="test")
+    return scan_id
+
+
+def test_a_scan_without_destinations_is_done(store):
+    scan_id = screened(store)
+    store.scans.advance(scan_id, ScanState.DELIVERING, cause="a worker that died before it went on")
+    assert settle(store) == Settled(done=1)
+    assert store.scans.get(scan_id).state is ScanState.DONE
+
+
+def test_a_scan_with_a_destination_is_parked_with_a_sentence(store):
+    scan_id = screened(store)
+    store.scans.hand_over(scan_id, ["pacs"])
+    assert settle(store) == Settled(parked=1)
+    scan = store.scans.get(scan_id)
+    assert (scan.state, scan.reason.code) == (ScanState.PARKED, ReasonCode.DELIVERY_PARKED)
+    assert "cannot send" in scan.reason.text
+
+
+def test_the_parked_entry_stays_for_a_release_that_can_send(store):
+    scan_id = screened(store)
+    store.scans.hand_over(scan_id, ["pacs"])
+    settle(store)
+    store.scans.retry(scan_id)
+    (entry,) = store.outbox.due()
+    assert (entry.destination, entry.state) == ("pacs", OutboxState.WAITING)
+
+
+def test_repeating_changes_nothing(store):
+    store.scans.hand_over(screened(store), ["pacs"])
+    settle(store)
+    assert settle(store) == Settled()
+
+
+def test_other_states_are_left_alone(store):
+    scan_id = screened(store)
+    assert settle(store) == Settled()
+    assert store.scans.get(scan_id).state is ScanState.SCREENED
