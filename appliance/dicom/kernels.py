@@ -80,12 +80,14 @@ RULES: tuple[KernelRule, ...] = (
     # Canon / Toshiba: the tens digit is the application, so that the number is not a scale of sharpness.
     KernelRule(
         "Canon",
-        r"FC(?:0?[1-9]|1[0-9]|4[0-4]|6[0-9]|7[0-6])(?:[-_ ]?[A-Z0-9]+)?",
+        r"FC(?:0?[1-9]|1[0-9]|4[0-4]|6[0-9]|7[0-6])(?:[-_ ]?[A-Z][A-Z0-9]*)?",
         SOFT,
         reason="body and head soft tissue",
     ),
-    KernelRule("Canon", r"FC(?:2[0-9]|4[5-9])(?:[-_ ]?[A-Z0-9]+)?", MEDIUM, reason="brain and body with enhancement"),
-    KernelRule("Canon", r"FC(?:3[0-9]|5[0-9]|8[0-9]|9[0-9])(?:[-_ ]?[A-Z0-9]+)?", SHARP, reason="bone and lung"),
+    KernelRule(
+        "Canon", r"FC(?:2[0-9]|4[5-9])(?:[-_ ]?[A-Z][A-Z0-9]*)?", MEDIUM, reason="brain and body with enhancement"
+    ),
+    KernelRule("Canon", r"FC(?:3[0-9]|5[0-9]|8[0-9]|9[0-9])(?:[-_ ]?[A-Z][A-Z0-9]*)?", SHARP, reason="bone and lung"),
     # United Imaging, Neusoft, Minfound, Anke: words, most often region + sharpness + letter.
     KernelRule("UIH", r"(?:\w+_)?V?(?:VERY_?)?(?:SOFT|SMOOTH)(?:_\w{1,3})?", SOFT, reason="the name says so"),
     KernelRule("UIH", r"(?:\w+_)?(?:STANDARD|NORMAL|MEDIUM|MID)(?:_\w{1,3})?", MEDIUM, reason="the name says so"),

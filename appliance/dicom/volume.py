@@ -260,10 +260,11 @@ def _decode_one(frame: Frame) -> NDArray[np.int16]:
 def _check_count(heights_mm: NDArray[np.float64], limits: BuildLimits) -> None:
     slices = heights_mm.size
     spacing = float(np.median(np.diff(heights_mm))) if slices > 1 else 0.0
-    if slices < max(2, limits.minimum_slices) or slices * spacing < limits.minimum_extent_mm:
+    extent_mm = float(heights_mm[-1] - heights_mm[0]) + spacing
+    if slices < max(2, limits.minimum_slices) or extent_mm < limits.minimum_extent_mm:
         refuse(
             ReasonCode.TOO_FEW_SLICES,
-            f"{slices} {'slice' if slices == 1 else 'slices'} over {slices * spacing:.0f} mm; at least "
+            f"{slices} {'slice' if slices == 1 else 'slices'} over {extent_mm:.0f} mm; at least "
             f"{limits.minimum_slices} slices over {limits.minimum_extent_mm:.0f} mm are needed.",
         )
 
