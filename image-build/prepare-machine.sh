@@ -2,7 +2,7 @@
 # Install what a fresh Debian or Ubuntu machine lacks, and only that.
 #
 #   prepare-machine.sh venv FOLDER   a Python 3.11 to 3.13 and a virtual environment in FOLDER
-#   prepare-machine.sh tools         the peers that the tests talk to: dcmtk, Orthanc, mosquitto
+#   prepare-machine.sh tools         what the tests talk to and call: dcmtk, Orthanc, mosquitto, …
 set -euo pipefail
 
 as_root() {
@@ -74,6 +74,7 @@ install_tools() {
     [ -x /usr/sbin/mosquitto ] || command -v mosquitto >/dev/null || missing+=(mosquitto)
     command -v mosquitto_sub >/dev/null || missing+=(mosquitto-clients)
     [ -x /usr/sbin/Orthanc ] || command -v Orthanc >/dev/null || missing+=(orthanc)
+    command -v systemd-analyze >/dev/null || missing+=(systemd)
     install_packages "${missing[@]}"
 }
 
