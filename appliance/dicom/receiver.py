@@ -30,6 +30,7 @@ from appliance.dicom.negotiation import (
     Rejection,
     contexts_for,
 )
+from appliance.dicom.sender import echo
 from appliance.dicom.spool import CloseReason, Spool, SpoolError
 from appliance.dicom.storage_service import Dimse
 from appliance.dicom.tls import server_context
@@ -214,17 +215,17 @@ class Receiver:
             host = "::1" if address.version == 6 else "127.0.0.1"
         if self._tls is not None:
             return _answers_tls(host, self.port, timeout_s)
-        title = f"SELF{secrets.token_hex(6)}".upper()
-        self._self_test_title = title
-        ae = AE(ae_title=title)
-        ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = ae.connection_timeout = timeout_s
-        ae.add_requested_context(VERIFICATION)
-        association = ae.associate(host, self.port, ae_title=self._settings.ae_title)
+        self._self_test_title = f"SELF{secrets.token_hex(6)}".upper()
         try:
-            return bool(association.is_established and association.send_c_echo().get("Status") == 0)
+            return echo(
+                host=host,
+                port=self.port,
+                called_ae=self._settings.ae_title,
+                calling_ae=self._self_test_title,
+                timeout_s=timeout_s,
+            ).ok
         finally:
             self._self_test_title = None
-            association.release() if association.is_established else association.abort()
 
     # --- negotiation --------------------------------------------------------------------------------------
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -141,10 +141,10 @@ def echo(
         For connecting and for each answer.
     """
     ae = _application_entity(calling_ae, timeout_s)
-    association, failure = _associate(ae, [build_context(VERIFICATION)], host, port, called_ae, tls)
+    link, failure = _associate(ae, [build_context(VERIFICATION)], host, port, called_ae, tls)
     if failure is not None:
         return EchoReport(*failure)
-    with _released(association):
+    with link as association:
         status = association.send_c_echo().get("Status")
     if status == 0:
         return EchoReport(None, permanent=False)
@@ -207,13 +207,13 @@ def send(
     problem, permanent = None, False
     ae = _application_entity(calling_ae, timeout_s)
     for batch in _batches(files):
-        association, failure = _associate(ae, _contexts(batch), host, port, called_ae, tls)
+        link, failure = _associate(ae, _contexts(batch), host, port, called_ae, tls)
         if failure is not None:
             problem, permanent = failure
             for file in batch:
                 note(FileResult(file.path, None, problem))
             continue
-        with _released(association):
+        with link as association:
             for file in batch:
                 note(_send_file(association, file, _name(called_ae, host, port)))
     seconds = time.monotonic() - started
@@ -273,16 +273,16 @@ def _associate(
     port: int,
     called_ae: str,
     tls: TlsFiles | None,
-) -> tuple[Association, tuple[str, bool] | None]:
+) -> tuple[_Link, tuple[str, bool] | None]:
     """Return an association and, when it was not established, why and whether that is permanent."""
-    opened: list[bool] = []
+    connections: list[socket.socket] = []
 
     def on_open(event: Event) -> None:
-        opened.append(True)
         transport = event.assoc.dul.socket
         if transport is not None and transport.socket is not None:
             # Without it the last piece of each image waits for the peer's delayed acknowledgement.
             transport.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            connections.append(transport.socket)
 
     tls_args: Any = None if tls is None else (client_context(tls), host)
     association = ae.associate(
@@ -293,9 +293,36 @@ def _associate(
         tls_args=tls_args,
         evt_handlers=[(evt.EVT_CONN_OPEN, on_open)],
     )
+    link = _Link(association, connections)
     if association.is_established:
-        return association, None
-    return association, _why_not(association, _name(called_ae, host, port), ae.ae_title, opened=bool(opened))
+        return link, None
+    failure = _why_not(association, _name(called_ae, host, port), ae.ae_title, opened=bool(connections))
+    link.close()
+    return link, failure
+
+
+@dataclass(frozen=True, slots=True)
+class _Link:
+    """An association and its connection, which pynetdicom leaves open when the peer closes first."""
+
+    association: Association
+    connections: list[socket.socket]
+
+    def __enter__(self) -> Association:
+        return self.association
+
+    def __exit__(self, *_: object) -> None:
+        with suppress(Exception):
+            if self.association.is_established:
+                self.association.release()
+        self.close()
+
+    def close(self) -> None:
+        """Close what is still open."""
+        with suppress(Exception):
+            self.association.abort()
+        for connection in self.connections:
+            connection.close()
 
 
 def _why_not(association: Association, peer: str, calling_ae: str, *, opened: bool) -> tuple[str, bool]:
@@ -352,18 +379,6 @@ def _judge(path: Path, answer: Dataset, peer: str) -> FileResult:
     comment = str(answer.get("ErrorComment", "")).strip()
     said = f": {comment}" if comment else ""
     return FileResult(path, status, f"{peer} answered 0x{status:04X}{said}.")
-
-
-@contextmanager
-def _released(association: Association) -> Iterator[None]:
-    try:
-        yield
-    finally:
-        with suppress(Exception):
-            if association.is_established:
-                association.release()
-            else:
-                association.abort()
 
 
 def _name(called_ae: str, host: str, port: int) -> str:

@@ -155,6 +155,14 @@ class Socket(AssociationSocket):
             self._outgoing.clear()
         return connection in readable
 
+    def _shutdown_socket(self) -> None:
+        """Close the connection; pynetdicom leaves the descriptor open when the peer has gone first."""
+        connection = self.socket
+        if connection is not None:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+            connection.close()
+
     def break_off(self) -> None:
         """End the connection from another thread, waking a read that waits for a stalled peer."""
         connection = self.socket
