@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from appliance.dicom.headers import DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN, EXPLICIT_VR_BIG_ENDIAN
 from appliance.dicom.refusals import refuse
 from appliance.reasons import ReasonCode
 
@@ -47,7 +46,7 @@ _MATERIAL_WORDS = {"IODINE", "SPECIFIC", "FRACTIONAL", "ATOMIC", "DENSITY", "EFF
 def select_axial_frames(headers: Sequence[InstanceHeader], notes: list[str]) -> list[Frame]:
     """Keep the frames that are original axial CT images; refuse the series when that is not what it is.
 
-    Localizers that share the series with axial images are left out with a note.
+    Localizers, secondary captures and the like that share the series with axial images are left out with a note.
 
     Parameters
     ----------
@@ -66,7 +65,7 @@ def select_axial_frames(headers: Sequence[InstanceHeader], notes: list[str]) -> 
     InputRefusedError
         ``NOT_CT``, ``LOCALIZER``, ``NOT_ORIGINAL_AXIAL``, ``NOT_HOUNSFIELD`` or ``MIXED_GEOMETRY``.
     """
-    _check_series(headers)
+    headers = _ct_images(headers, notes)
     frames = [(header, index) for header in headers for index in range(len(header.frames))]
     axial = [frame for frame in frames if not _LOCALIZER_WORDS & _words(_of(frame))]
     if not axial:
@@ -102,30 +101,28 @@ def _count(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
-def _check_series(headers: Sequence[InstanceHeader]) -> None:
+def _ct_images(headers: Sequence[InstanceHeader], notes: list[str]) -> list[InstanceHeader]:
     if not headers:
         refuse(ReasonCode.TOO_FEW_SLICES, "The series holds no images.")
     if len({header.series_instance_uid for header in headers}) > 1:
         refuse(ReasonCode.MIXED_GEOMETRY, "The images belong to more than one series.")
-    others = [header for header in headers if not header.is_ct]
+    images = [header for header in headers if header.is_ct]
+    others = len(headers) - len(images)
+    if not images:
+        modality = headers[0].modality
+        what = "objects derived from CT, such as secondary captures"
+        if modality != "CT":
+            what = _MODALITIES.get(modality, "objects that are no CT images")
+        refuse(ReasonCode.NOT_CT, f"The series holds {what}, not CT images.")
     if others:
-        modality = others[0].modality
-        what = _MODALITIES.get(modality, "objects that are no CT images")
-        if modality == "CT":
-            what = "objects derived from CT, such as secondary captures"
-        share = (
-            "The series" if len(others) == len(headers) else f"{len(others)} of {len(headers)} objects in the series"
-        )
-        refuse(ReasonCode.NOT_CT, f"{share} holds {what}, not CT images." if share == "The series" else
-               f"{share} are {what}, not CT images.")  # fmt: skip
-    colour = [
-        h for h in headers if h.samples_per_pixel != 1 or not h.photometric_interpretation.startswith("MONOCHROME")
-    ]
+        notes.append(f"{_count(others, 'object')} that {'is' if others == 1 else 'are'} no CT image left out.")
+    colour = sum(h.samples_per_pixel != 1 or not h.photometric_interpretation.startswith("MONOCHROME") for h in images)
     if colour:
         refuse(
             ReasonCode.NOT_HOUNSFIELD,
-            f"{_count(len(colour), 'image')} in colour or with a palette: pictures, not Hounsfield units.",
+            f"{_count(colour, 'image')} in colour or with a palette: pictures, not Hounsfield units.",
         )
+    return images
 
 
 def _is_reformat(frame: FrameHeader) -> bool:
@@ -169,7 +166,5 @@ def _note_encoding(headers: list[InstanceHeader], notes: list[str]) -> None:
 
 
 def _is_lossy_syntax(uid: str) -> bool:
-    """Tell transfer syntaxes that are always lossy: JPEG baseline and extended, JPEG-LS near-lossless."""
-    if uid in {EXPLICIT_VR_BIG_ENDIAN, DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN}:
-        return False
+    """Tell transfer syntaxes that are always lossy: JPEG baseline and extended. The others may be either."""
     return uid in {"1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51"}

@@ -94,7 +94,7 @@ def read_frames(elements: Elements) -> tuple[FrameHeader, ...]:
     """
     per_frame = elements.items(_PER_FRAME_GROUPS)
     shared = elements.item(_SHARED_GROUPS)
-    count = int(elements.number(0x00280008) or 1)
+    count = max(1, int(elements.number(0x00280008) or 1))
     if not per_frame and shared is None:
         if count == 1:
             return (_single(elements),)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import warnings
+import zlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,7 @@ DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2.1.99"
 _FIRST_PIXEL_TAG = 0x7FE00008
 _PIXEL_DATA = 0x7FE00010
 _UNDEFINED_LENGTH = 0xFFFFFFFF
+_LARGEST_INFLATED_BYTES = 1 << 30
 
 _TAGS = (
     0x00080008, 0x00080016, 0x00080018, 0x00080050, 0x00080060, 0x00080070, 0x00081030, 0x0008103E, 0x00081090,
@@ -47,7 +49,8 @@ class UnreadableFileError(ApplianceError):
     Parameters
     ----------
     reason
-        ``NO_DICOM`` for a file that never was DICOM, ``UNREADABLE_FILE`` for one that is damaged or closed to us.
+        ``NO_DICOM`` for a file that never was DICOM, ``UNREADABLE_FILE`` for one that is damaged or closed to us,
+        ``ARCHIVE_TOO_LARGE`` for a deflated one that was made to fill the memory.
     """
 
     def __init__(self, reason: Reason) -> None:
@@ -183,7 +186,9 @@ def read_header(path: Path) -> InstanceHeader:
 
     try:
         with path.open("rb") as file:
-            without_preamble = _sniff(file.read(144))
+            start = file.read(1024)
+            without_preamble = _sniff(start)
+            _check_inflated_size(file, start)
             file.seek(0)
             dataset = _parse(file, at_pixel_data, without_preamble)
             end = file.tell()
@@ -214,6 +219,24 @@ def _sniff(start: bytes) -> bool:
             return True
     text = "The file is empty." if not start else "The file is not DICOM: it has neither preamble nor a first element."
     raise UnreadableFileError(Reason(ReasonCode.NO_DICOM, text))
+
+
+def _check_inflated_size(file: Any, start: bytes) -> None:
+    """Refuse a deflated data set that would fill the memory: the parser inflates it whole."""
+    if DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN.encode() not in start or start[132:136] != b"\x02\0\0\0":
+        return
+    # File Meta Information Group Length (0002,0000) counts from behind itself.
+    file.seek(144 + int.from_bytes(start[140:144], "little"))
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    size = 0
+    try:
+        while (chunk := inflater.unconsumed_tail or file.read(1 << 16)) and not inflater.eof:
+            size += len(inflater.decompress(chunk, 1 << 20))
+            if size > _LARGEST_INFLATED_BYTES:
+                text = f"The deflated data set unfolds to more than {_LARGEST_INFLATED_BYTES >> 20} MiB."
+                raise UnreadableFileError(Reason(ReasonCode.ARCHIVE_TOO_LARGE, text))
+    except zlib.error:
+        return  # the parser stumbles over the same damage and says so
 
 
 def _parse(file: Any, at_pixel_data: Any, without_preamble: bool) -> Any:

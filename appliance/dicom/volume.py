@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -85,7 +86,7 @@ def build_scan(
     series
         Headers or files of all instances of the series, in any order.
     on_progress
-        Called with the number of decoded slices and of all slices; from a worker thread.
+        Called with the number of decoded slices and of all slices, from the decoding threads, one at a time.
     limits
         What is refused.
     threads
@@ -313,6 +314,7 @@ def _fill(
     for slot, (header, index) in enumerate(frames):
         jobs.setdefault(id(header), (header, {}))[1][index] = slot
     done = 0
+    lock = Lock()
 
     def decode(job: tuple[InstanceHeader, dict[int, int]]) -> int | str:
         nonlocal done
@@ -328,9 +330,10 @@ def _fill(
                 lowest = min(lowest, to_hounsfield(stored, header, header.frames[index], out))
                 if image is not None:
                     place_slice(image, grid.shifts[slot], hu[slot], AIR_HU)
-                done += 1
-                if on_progress is not None:
-                    on_progress(done, len(frames))
+                with lock:
+                    done += 1
+                    if on_progress is not None:
+                        on_progress(done, len(frames))
         except PixelDataError as error:
             return str(error)
         return lowest

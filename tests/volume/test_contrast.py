@@ -21,8 +21,8 @@ def tag_of(**elements):
     "text",
     [
         "平扫", "胸部CT平扫", "Chest plain", "Thorax NON CONTRAST", "non-contrast", "noncontrast",
-        "CT ABD W/O CONTRAST", "CHEST WO", "ABD without IV contrast", "Thorax nativ 1.0", "C- 5mm", "Unenhanced", "NCCT head", "pre-contrast",
-        "CHEST_W/O_1.25", "非增强",
+        "CT ABD W/O CONTRAST", "CHEST WO", "ABD without IV contrast", "Thorax nativ 1.0", "C- 5mm",
+        "Unenhanced", "NCCT head", "pre-contrast", "CHEST_W/O_1.25", "非增强",
     ],
 )  # fmt: skip
 def test_plain(text):
@@ -33,7 +33,8 @@ def test_plain(text):
     "text",
     [
         "增强", "动脉期", "门脉期 1mm", "C+ 1.0", "CT ABDOMEN W/CONTRAST", "with contrast", "CTA Thorax",
-        "Abd C+ delayed", "arterial", "PORTAL_VENOUS", "CECT", "post contrast", "CTPA", "冠脉造影", "ThorAbd  +C", "CE chest",
+        "Abd C+ delayed", "arterial", "PORTAL_VENOUS", "CECT", "post contrast", "CTPA", "冠脉造影",
+        "ThorAbd  +C", "CE chest",
     ],
 )  # fmt: skip
 def test_enhanced(text):
@@ -43,8 +44,8 @@ def test_enhanced(text):
 @pytest.mark.parametrize(
     "text",
     [
-        "", "Chest 1.25mm", "平扫+增强", "CT CHEST W/WO CONTRAST", "w & w/o contrast", "THORAX B70f", "CTAC",
-        "Accessory", "Ceiling", "Recon 2: LUNG", "Body 5.0 Br36",
+        "", "Chest 1.25mm", "平扫+增强", "CT CHEST W/WO CONTRAST", "w & w/o contrast", "THORAX B70f",
+        "CTAC", "Accessory", "Ceiling", "Recon 2: LUNG", "Body 5.0 Br36",
     ],
 )  # fmt: skip
 def test_silent_or_both(text):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import random
 import warnings
+import zlib
 
 import numpy as np
 import pytest
@@ -163,3 +164,16 @@ def test_the_accession_number_is_not_in_the_representation(tools, series, tmp_pa
     header = read_header(tools.save(ds, tmp_path / "a.dcm"))
     assert header.accession_number == "A12345"
     assert "A12345" not in repr(header)
+
+
+def test_deflated_bomb(tools, series, tmp_path):
+    """1.1 GB of zeros in a deflated data set must not be inflated."""
+    path = tools.save(series.datasets()[0], tmp_path / "a.dcm", DeflatedExplicitVRLittleEndian)
+    data = path.read_bytes()
+    start = 144 + int.from_bytes(data[140:144], "little")
+    packer = zlib.compressobj(9, zlib.DEFLATED, -15)
+    bomb = [data[:start]]
+    bomb.extend(packer.compress(bytes(1 << 24)) for _ in range(66))
+    path.write_bytes(b"".join([*bomb, packer.flush()]))
+    assert path.stat().st_size < 4 << 20
+    assert reason_for(path) == "archive_too_large"

@@ -61,6 +61,14 @@ def test_a_localizer_among_axial_slices_is_left_out(tools, series, tmp_path):
     assert scan.notes == ("1 localizer image left out.",)
 
 
+def test_a_secondary_capture_among_axial_slices_is_left_out(tools, series, tmp_path):
+    capture = tools.Series(slices=1, series_uid=series.series_uid).datasets()
+    capture[0].SOPClassUID = "1.2.840.10008.5.1.4.1.1.7"
+    scan = build_scan(series.write(tmp_path, [*series.datasets(), *capture]))
+    assert scan.volume.shape[0] == 12
+    assert scan.notes == ("1 object that is no CT image left out.",)
+
+
 @pytest.mark.parametrize(
     "image_type",
     [
