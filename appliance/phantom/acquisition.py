@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from appliance.phantom.grid import Grid, interpolation_matrix
+from appliance.phantom.grid import Banded, Grid, interpolation_matrix
 from appliance.phantom.texture import generator, noise_amplitude, noise_gain, noise_slice
 
 if TYPE_CHECKING:
@@ -135,6 +135,7 @@ def _in_plane(grid: Grid, index: int, targets_mm: Floats, kernel: str) -> Floats
         return matrix
     place = np.arange(count)
     gauss = np.exp(-0.5 * ((place[:, None] - place[None, :]) * step / sigma) ** 2)
+    gauss[gauss < 1e-4] = 0.0  # noqa: PLR2004  # keeps the matrix banded
     gauss = (gauss / gauss.sum(axis=1, keepdims=True)).astype(np.float32)
     if unsharp == 0.0:
         return np.asarray(matrix @ gauss, dtype=np.float32)
@@ -175,8 +176,9 @@ class Scanner:
         thickness = options.slice_thickness_mm / float(np.cos(tilt))
         if tilt == 0.0:
             weights = _profile(grid, middle_z.astype(np.float32), thickness)
-            flat = weights @ self._hu.reshape(grid.shape[0], -1)
+            flat = Banded(weights).left(self._hu.reshape(grid.shape[0], -1))
             self._stack = flat.reshape(geometry.slices, *grid.shape[1:])
+            self._hu = self._hu[:0]
         else:
             self._stack = np.empty((geometry.slices, *grid.shape[1:]), dtype=np.float32)
             for j in range(grid.shape[1]):
@@ -188,13 +190,13 @@ class Scanner:
         x = geometry.first_position_mm[0] + geometry.row_direction[0] * options.pixel_spacing_mm * np.arange(
             options.columns
         )
-        self._rows = _in_plane(grid, 1, y.astype(np.float32), options.kernel)
-        self._columns_t = np.ascontiguousarray(_in_plane(grid, 2, x.astype(np.float32), options.kernel).T)
+        self._rows = Banded(_in_plane(grid, 1, y.astype(np.float32), options.kernel), 64)
+        self._columns = Banded(_in_plane(grid, 2, x.astype(np.float32), options.kernel), 64)
 
     def clean_slice(self, index: int) -> Floats:
         """Return one slice without noise, float32 HU ``(rows, columns)``; slices count from the feet."""
         if self._stack is not None:
-            image = self._rows @ (self._stack[index] @ self._columns_t)
+            image = self._rows.left(self._columns.right(self._stack[index]))
         else:
             image = self._oblique_slice(index)
         for lesion in self.lesions:

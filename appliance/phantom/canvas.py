@@ -7,18 +7,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from appliance.phantom.grid import Grid, upsample
+from appliance.phantom.grid import Grid, interpolated
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
-    from appliance.phantom.grid import Floats, Vector
+    from appliance.phantom.grid import Field, Floats, Vector
 
     Shape = Callable[[Floats, Floats, Floats], Floats]
 
 Box = tuple[slice, slice, slice]
+_SLAB_VOXELS = 150_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +50,31 @@ class Canvas:
         self.tissue: NDArray[np.uint8] = np.zeros(grid.shape, dtype=np.uint8)
         self.edge_mm = float(np.sqrt(grid.spacing_mm[1] * grid.spacing_mm[2]))
 
-    def distance(self, shape: Shape, box: Box) -> Floats:
-        """Return the signed distance (negative inside, mm) of a smooth shape on the voxels of a box."""
+    def field(self, shape: Shape, box: Box) -> Field:
+        """Return the signed distance (negative inside, mm) of a smooth shape on a box, to be read slab by slab."""
         fine = self.grid.crop(box)
         coarse = fine.coarse(self.coarse_mm)
         values = np.broadcast_to(shape(*coarse.axes()), coarse.shape)
-        return upsample(values, coarse, fine, "cubic")
+        return interpolated(values, coarse, fine, "cubic")
+
+    def distance(self, shape: Shape, box: Box) -> Floats:
+        """Return the signed distance (negative inside, mm) of a smooth shape on the voxels of a box."""
+        return self.field(shape, box).whole()
+
+    def slabs(self, box: Box | None = None) -> Iterator[tuple[slice, Box]]:
+        """Split a box into runs of slices small enough for the processor's cache.
+
+        Yields
+        ------
+        local, part
+            The run counted from the box's first slice, and the box of that run in the canvas.
+        """
+        whole = box or (slice(0, self.grid.shape[0]), slice(0, self.grid.shape[1]), slice(0, self.grid.shape[2]))
+        area = (whole[1].stop - whole[1].start) * (whole[2].stop - whole[2].start)
+        depth = max(_SLAB_VOXELS // area, 1)
+        for first in range(whole[0].start, whole[0].stop, depth):
+            last = min(first + depth, whole[0].stop)
+            yield slice(first - whole[0].start, last - whole[0].start), (slice(first, last), whole[1], whole[2])
 
     def blend(
         self,
@@ -63,17 +83,22 @@ class Canvas:
         hu: float | Floats,
         tissue: int | None,
         where: NDArray[np.bool_] | None = None,
-    ) -> NDArray[np.bool_]:
-        """Paint where the distance is negative; a voxel on the edge mixes both sides. Return what was labelled."""
-        cover = np.clip(np.float32(0.5) - distance * np.float32(1.0 / self.edge_mm), 0.0, 1.0)
-        if where is not None:
-            cover *= where
-        view = self.hu[box]
-        view += cover * (hu - view)
-        inside: NDArray[np.bool_] = cover > 0.5  # half a voxel
-        if tissue is not None:
-            self.tissue[box][inside] = tissue
-        return inside
+    ) -> None:
+        """Paint where the distance is negative; a voxel on the edge mixes both sides."""
+        scale = np.float32(-1.0 / self.edge_mm)
+        for local, part in self.slabs(box):
+            cover = distance[local] * scale
+            cover += np.float32(0.5)
+            if float(cover.max()) <= 0.0:
+                continue
+            np.clip(cover, 0.0, 1.0, out=cover)
+            if where is not None:
+                cover *= where[local]
+            view = self.hu[part]
+            value = hu[local] if isinstance(hu, np.ndarray) else np.float32(hu)
+            view += cover * (value - view)
+            if tissue is not None:
+                self.tissue[part][cover > 0.5] = tissue  # noqa: PLR2004  # half a voxel
 
     def paint(
         self, shape: Shape, low: Vector, high: Vector, hu: float | Floats, tissue: int | None

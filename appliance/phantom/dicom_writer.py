@@ -195,33 +195,40 @@ def write_files(options: PhantomOptions, scanner: Scanner, truth: Truth, folder:
 
 def _write_single_frames(options: PhantomOptions, scanner: Scanner, identity: SeriesIdentity, folder: Path) -> None:
     geometry = scanner.geometry
+    ds = _series_header(options, scanner, identity)
     for number, index in enumerate(file_order(options, geometry.slices), start=1):
         position = geometry.position_mm(index)
-        ds = patient_and_study(options, identity)
-        ds.SOPClassUID = CTImageStorage
         ds.SOPInstanceUID = identity.instance(index)
-        ds.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL"]
         ds.InstanceNumber = number
-        ds.SliceThickness = decimal(options.slice_thickness_mm)
-        ds.KVP = decimal(options.kvp)
-        ds.DataCollectionDiameter = "500"
-        ds.ReconstructionDiameter = decimal(options.pixel_spacing_mm * max(options.rows, options.columns))
-        ds.GantryDetectorTilt = decimal(options.gantry_tilt_degrees)
-        ds.TableHeight = "150"
-        ds.ExposureTime = 500
-        ds.XRayTubeCurrent = 200
-        ds.Exposure = 100
-        ds.ConvolutionKernel = KERNEL_NAME[options.kernel]
         ds.ImagePositionPatient = [decimal(v) for v in position]
-        ds.ImageOrientationPatient = [decimal(v) for v in (*geometry.row_direction, *geometry.column_direction)]
         ds.SliceLocation = decimal(float(position[2]))
-        ds.PixelSpacing = [decimal(options.pixel_spacing_mm)] * 2
-        pixel_module(ds, options)
-        if options.circular_padding_hu is not None:
-            value = int(stored(np.array([options.circular_padding_hu], dtype=np.int16), options)[0])
-            ds.add_new(0x00280120, "SS" if not options.unsigned_pixels else "US", value)
-        ds.WindowCenter, ds.WindowWidth = "40", "400"
-        ds.RescaleIntercept = str(intercept(options))
-        ds.RescaleSlope = "1"
-        ds.RescaleType = "HU"
         _save(ds, stored(scanner.slice_hu(index), options), options, folder / f"CT{number:04d}.dcm")
+
+
+def _series_header(options: PhantomOptions, scanner: Scanner, identity: SeriesIdentity) -> Dataset:
+    """Everything that all instances of the series share."""
+    geometry = scanner.geometry
+    ds = patient_and_study(options, identity)
+    ds.SOPClassUID = CTImageStorage
+    ds.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL"]
+    ds.SliceThickness = decimal(options.slice_thickness_mm)
+    ds.KVP = decimal(options.kvp)
+    ds.DataCollectionDiameter = "500"
+    ds.ReconstructionDiameter = decimal(options.pixel_spacing_mm * max(options.rows, options.columns))
+    ds.GantryDetectorTilt = decimal(options.gantry_tilt_degrees)
+    ds.TableHeight = "150"
+    ds.ExposureTime = 500
+    ds.XRayTubeCurrent = 200
+    ds.Exposure = 100
+    ds.ConvolutionKernel = KERNEL_NAME[options.kernel]
+    ds.ImageOrientationPatient = [decimal(v) for v in (*geometry.row_direction, *geometry.column_direction)]
+    ds.PixelSpacing = [decimal(options.pixel_spacing_mm)] * 2
+    pixel_module(ds, options)
+    if options.circular_padding_hu is not None:
+        value = int(stored(np.array([options.circular_padding_hu], dtype=np.int16), options)[0])
+        ds.add_new(0x00280120, "SS" if not options.unsigned_pixels else "US", value)
+    ds.WindowCenter, ds.WindowWidth = "40", "400"
+    ds.RescaleIntercept = str(intercept(options))
+    ds.RescaleSlope = "1"
+    ds.RescaleType = "HU"
+    return ds

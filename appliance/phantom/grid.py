@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     Floats = NDArray[np.float32]
@@ -112,19 +114,74 @@ def interpolation_matrix(
     return matrix
 
 
-def apply_separable(samples: Floats, along_z: Floats, along_y: Floats, along_x: Floats) -> Floats:
-    """Interpolate ``samples`` (z, y, x) by one matrix per axis."""
-    columns = samples @ along_x.T
-    rows = np.matmul(along_y, columns)
-    depth = rows.shape[0]
-    flat = along_z @ rows.reshape(depth, -1)
-    return np.asarray(flat.reshape(along_z.shape[0], along_y.shape[0], along_x.shape[0]), dtype=np.float32)
+class Banded:
+    """A matrix whose rows reach only a few neighbouring columns, applied block by block.
+
+    Parameters
+    ----------
+    matrix
+        float32 ``(rows, columns)``, mostly zero.
+    block
+        Rows in a block; each block multiplies only the columns it reaches.
+    """
+
+    def __init__(self, matrix: Floats, block: int = 24) -> None:
+        self.rows = matrix.shape[0]
+        self.blocks: list[tuple[slice, slice, Floats]] = []
+        for first in range(0, self.rows, block):
+            part = matrix[first : first + block]
+            reached = np.flatnonzero(part.any(axis=0))
+            columns = slice(int(reached[0]), int(reached[-1]) + 1) if reached.size else slice(0, 1)
+            self.blocks.append(
+                (slice(first, first + len(part)), columns, np.ascontiguousarray(part[:, columns], dtype=np.float32))
+            )
+
+    def left(self, values: Floats) -> Floats:
+        """Return ``matrix @ values`` for ``values`` of shape ``(columns, n)``."""
+        out = np.empty((self.rows, values.shape[1]), dtype=np.float32)
+        for rows, columns, part in self.blocks:
+            np.matmul(part, values[columns], out=out[rows])
+        return out
+
+    def right(self, values: Floats) -> Floats:
+        """Return ``values @ matrix.T`` for ``values`` of shape ``(n, columns)``."""
+        out = np.empty((values.shape[0], self.rows), dtype=np.float32)
+        for rows, columns, part in self.blocks:
+            out[:, rows] = values[:, columns] @ part.T
+        return out
 
 
-def upsample(samples: Floats, source: Grid, target: Grid, kind: Literal["linear", "cubic", "spline"]) -> Floats:
+class Field:
+    """A smooth field on a fine grid that is worked out slab by slab, so that it never fills memory.
+
+    Parameters
+    ----------
+    samples
+        Values on the coarse grid, ``(z, y, x)``.
+    along
+        One interpolation matrix per axis, ``(fine, coarse)``.
+    """
+
+    def __init__(self, samples: Floats, along: Sequence[Floats]) -> None:
+        columns = samples @ along[2].T
+        planes = np.matmul(along[1], columns)
+        self._planes = np.ascontiguousarray(planes.reshape(planes.shape[0], -1), dtype=np.float32)
+        self._along_z = along[0]
+        self.shape = (along[0].shape[0], along[1].shape[0], along[2].shape[0])
+
+    def slab(self, slices: slice) -> Floats:
+        """Return the field on a run of slices."""
+        return Banded(self._along_z[slices]).left(self._planes).reshape(-1, *self.shape[1:])
+
+    def whole(self) -> Floats:
+        """Return the field on the whole grid."""
+        return self.slab(slice(None))
+
+
+def interpolated(samples: Floats, source: Grid, target: Grid, kind: Literal["linear", "cubic", "spline"]) -> Field:
     """Interpolate samples on ``source`` to the voxel centres of ``target``."""
     along = [
         interpolation_matrix(source.origin_mm[i], source.spacing_mm[i], source.shape[i], target.axis(i), kind)
         for i in range(3)
     ]
-    return apply_separable(np.ascontiguousarray(samples, dtype=np.float32), along[0], along[1], along[2])
+    return Field(np.ascontiguousarray(samples, dtype=np.float32), along)

@@ -292,11 +292,10 @@ class SkeletonPainter:
             blade.append(Segment(p(198 + lift, 92, 78), p(222 + lift, 40, 140), 3.5, 4.5))
             blade.append(Segment(p(190 + lift, 34, 136), p(200 + lift, 30, 138), 12.0, 12.0))
             self._bone(blade, 1.3)
-        for (flesh, course), side in zip(arm_paths(self.frame), (-1.0, 1.0), strict=True):
-            del flesh, side
-            head = course[1, :3] if not self.options.arms_down else course[0, :3]
-            shaft = course[1:, :3]
-            segments = [Segment(tuple(head), tuple(head + 1.0), 21.0, 21.0), *tube(spline(shaft, 12.0), 11.0)]
+        for arm in arm_paths(self.frame):
+            shaft = arm if self.options.arms_down else arm[len(arm) // 4 :]
+            head = tuple(shaft[0, :3])
+            segments = [Segment(head, head, 21.0, 21.0), *tube(shaft, 11.0)]
             self._bone(segments, 2.5, 40.0)
 
     def _paint_pelvis(self) -> None:

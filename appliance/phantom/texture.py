@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from appliance.phantom.grid import apply_separable, interpolation_matrix
+from appliance.phantom.grid import Field, interpolation_matrix
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -15,8 +15,7 @@ if TYPE_CHECKING:
     from appliance.phantom.grid import Floats, Grid
     from appliance.phantom.options import Kernel
 
-_FIELD_LOW_MM = -520.0
-_FIELD_SPAN_MM = 1040.0
+_PERIOD = 96
 
 # (half-power frequency of the apodisation in 1/mm, its order); the ramp rises before it as in filtered backprojection.
 _SPECTRUM = {"soft": (0.32, 4.0), "medium": (0.45, 4.0), "sharp": (0.75, 6.0)}
@@ -28,33 +27,33 @@ def generator(seed: int, name: str) -> np.random.Generator:
     return np.random.default_rng([seed & 0xFFFFFFFF, zlib.crc32(name.encode())])
 
 
-def smooth_field(seed: int, name: str, length_mm: float, grid: Grid) -> Floats:
+def random_field(seed: int, name: str, length_mm: float, grid: Grid) -> Field:
     """Return a smooth random field on ``grid``: mean 0, standard deviation 1, features of about ``length_mm``.
 
-    The field is a function of the place in the patient, so two grids see the same texture.
+    The field is a function of the place in the patient, so two grids see the same texture; it repeats after
+    ``96 × length_mm``.
     """
-    count = int(np.ceil(_FIELD_SPAN_MM / length_mm)) + 1
-    first, last, along = [], [], []
+    along, places = [], []
     for index in range(3):
         axis = grid.axis(index)
-        low = int(np.floor((float(axis[0]) - _FIELD_LOW_MM) / length_mm)) - 1
-        high = int(np.ceil((float(axis[-1]) - _FIELD_LOW_MM) / length_mm)) + 2
-        first.append(max(low, 0))
-        last.append(min(high, count))
-        origin = _FIELD_LOW_MM + first[-1] * length_mm
-        along.append(interpolation_matrix(origin, length_mm, last[-1] - first[-1], axis, "spline"))
-    # One plane of the lattice at a time, each from its own generator: a crop of the field costs only its own planes.
-    planes = [
-        generator(seed, f"{name}/{plane}").standard_normal((count, count), dtype=np.float32)[
-            first[1] : last[1], first[2] : last[2]
-        ]
-        for plane in range(first[0], last[0])
-    ]
-    lattice = np.stack(planes)
-    field = apply_separable(lattice, along[0], along[1], along[2])
+        low = int(np.floor(float(axis[0]) / length_mm)) - 1
+        count = int(np.ceil(float(axis[-1]) / length_mm)) + 3 - low
+        along.append(interpolation_matrix(low * length_mm, length_mm, count, axis, "spline"))
+        places.append((low + np.arange(count)) % _PERIOD)
+    planes = {
+        int(plane): generator(seed, f"{name}/{plane}").standard_normal((_PERIOD, _PERIOD), dtype=np.float32)
+        for plane in np.unique(places[0])
+    }
+    lattice = np.stack([planes[int(plane)][np.ix_(places[1], places[2])] for plane in places[0]])
+    # Interpolation averages neighbours: bring the variance back to one.
     power = np.prod([float((matrix.astype(np.float64) ** 2).sum(axis=1).mean()) for matrix in along])
-    field *= np.float32(1.0 / np.sqrt(power))
-    return field
+    lattice *= np.float32(1.0 / np.sqrt(power))
+    return Field(lattice, along)
+
+
+def smooth_field(seed: int, name: str, length_mm: float, grid: Grid) -> Floats:
+    """Return :func:`random_field` on the whole grid."""
+    return random_field(seed, name, length_mm, grid).whole()
 
 
 def noise_amplitude(rows: int, columns: int, pixel_spacing_mm: float, kernel: Kernel) -> NDArray[np.float32]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from appliance.phantom.shapes import ellipsoid, spline, tube
-from appliance.phantom.texture import smooth_field
+from appliance.phantom.grid import interpolated
+from appliance.phantom.shapes import ellipsoid, smooth_union, spline, tube
+from appliance.phantom.texture import random_field, smooth_field
 from appliance.phantom.tissues import Tissue
 
 if TYPE_CHECKING:
@@ -19,73 +21,85 @@ if TYPE_CHECKING:
 def paint_trunk(canvas: Canvas, frame: Frame) -> None:
     """Paint everything from the skin to the wall of the cavity, and fill the cavity with fat."""
     options = frame.options
+    seed = options.seed
     if options.table:
         _paint_table(canvas, frame)
-    coarse = canvas.grid.coarse(canvas.coarse_mm)
-    ripple = smooth_field(options.seed, "wall", 70.0, coarse)
-    box = (slice(0, canvas.grid.shape[0]), slice(0, canvas.grid.shape[1]), slice(0, canvas.grid.shape[2]))
-    skin = canvas.distance(lambda z, y, x: frame.skin(z, y, x) + 2.5 * ripple, box)
+    grid = canvas.grid
+    coarse = grid.coarse(canvas.coarse_mm)
+    ripple = smooth_field(seed, "wall", 70.0, coarse)
+    wobble = smooth_field(seed, "muscle", 28.0, coarse)
+    wander = 0.12 * smooth_field(seed, "plane", 26.0, coarse)
+    z, y, x = coarse.axes()
+    skin_shape = frame.skin(z, y, x) + 2.5 * ripple
     if options.sex == "F":
-        _add_breasts(canvas, frame, skin)
-    _add_arms(canvas, frame, skin)
-    canvas.blend(skin, box, 15.0, Tissue.SKIN)
-    fat_texture = smooth_field(options.seed, "fat", 7.0, canvas.grid)
-    canvas.blend(skin + 1.8, box, options.fat_hu + 4.0 * fat_texture, Tissue.SUBCUTANEOUS_FAT)
-    # Septa of connective tissue in the fat: thin sheets where a smooth field passes zero.
-    septa = (np.abs(smooth_field(options.seed, "septa", 14.0, canvas.grid)) < 0.035) & (skin < -4.0)
-    canvas.hu[septa] += 45.0
-    del fat_texture, septa
+        skin_shape = _with_breasts(frame, skin_shape, (z, y, x))
+    for path in arm_paths(frame):
+        skin_shape = smooth_union(_tube_distance(path, (z, y, x)), skin_shape, 14.0)
+    skin_field = interpolated(skin_shape, coarse, grid, "cubic")
+    muscle_field = interpolated(frame.muscle(z, y, x) + 1.6 * wobble, coarse, grid, "cubic")
+    cavity_field = interpolated(np.broadcast_to(frame.cavity(z, y, x), coarse.shape), coarse, grid, "cubic")
+    wander_field = interpolated(wander, coarse, grid, "cubic")
+    grain_field = random_field(seed, "grain", 7.0, grid)
+    sheet_field = random_field(seed, "septa", 12.0, grid)
+    for local, part in canvas.slabs():
+        layers = _Layers(skin_field.slab(local), muscle_field.slab(local), cavity_field.slab(local))
+        np.maximum(layers.muscle, layers.skin + np.float32(4.0), out=layers.muscle)
+        grain = grain_field.slab(local)
+        sheet = np.abs(sheet_field.slab(local))
+        canvas.blend(layers.skin, part, 15.0, Tissue.SKIN)
+        # Septa of connective tissue in the fat: thin sheets where a smooth field passes zero.
+        fat = options.fat_hu + 4.0 * grain
+        canvas.blend(layers.skin + 1.8, part, fat + 45.0 * (sheet < 0.035), Tissue.SUBCUTANEOUS_FAT)  # noqa: PLR2004
+        canvas.blend(layers.muscle, part, options.muscle_hu + 5.0 * grain, Tissue.MUSCLE)
+        planes = _fat_planes(layers, sheet, wander_field.slab(local))
+        view = canvas.hu[part]
+        view += planes * (options.fat_hu + 15.0 - view)
+        canvas.tissue[part][planes > 0.5] = Tissue.INTERMUSCULAR_FAT  # noqa: PLR2004  # half a voxel
+        canvas.blend(layers.cavity, part, fat, Tissue.VISCERAL_FAT)
 
-    wobble = smooth_field(options.seed, "muscle", 28.0, coarse)
-    muscle = canvas.distance(lambda z, y, x: frame.muscle(z, y, x) + 1.6 * wobble, box)
-    np.maximum(muscle, skin + 4.0, out=muscle)
-    cavity = canvas.distance(frame.cavity, box)
-    meat = options.muscle_hu + 5.0 * smooth_field(options.seed, "meat", 6.0, canvas.grid)
-    canvas.blend(muscle, box, meat, Tissue.MUSCLE)
-    _paint_fat_planes(canvas, frame, muscle, cavity)
-    inner_fat = options.fat_hu + 4.0 * smooth_field(options.seed, "inner fat", 9.0, canvas.grid)
-    canvas.blend(cavity, box, inner_fat, Tissue.VISCERAL_FAT)
+
+@dataclass(frozen=True, slots=True)
+class _Layers:
+    """Distances to the wall's surfaces on one slab."""
+
+    skin: Floats
+    muscle: Floats
+    cavity: Floats
 
 
-def _paint_fat_planes(canvas: Canvas, frame: Frame, muscle: Floats, cavity: Floats) -> None:
-    """Thin layers of fat between and within the muscles, in the wall only."""
-    options = frame.options
-    depth = -muscle / np.maximum(cavity - muscle, 4.0)
-    thickness = cavity - muscle
-    wall = (cavity > 1.0) & (muscle < -1.5)
-    wander = 0.12 * smooth_field(options.seed, "plane", 26.0, canvas.grid)
-    planes = np.zeros(canvas.grid.shape, dtype=np.float32)
-    sheet = 0.75
+def _fat_planes(layers: _Layers, sheet: Floats, wander: Floats) -> Floats:
+    """Thin layers of fat between and within the muscles, in the wall only; 0 … 1."""
+    thickness = layers.cavity - layers.muscle
+    depth = -layers.muscle / np.maximum(thickness, 4.0) - wander
+    planes = np.zeros_like(depth)
     for place in (0.3, 0.64):
-        near = np.abs(depth - place - wander) * thickness
-        planes = np.maximum(planes, np.clip(1.2 - near / sheet, 0.0, 1.0))
+        np.maximum(planes, 1.2 - np.abs(depth - place) * thickness * (1.0 / 0.75), out=planes)
     # Marbling grows where the muscle is thick: the back and the shoulders.
-    marbling = np.abs(smooth_field(options.seed, "marbling", 11.0, canvas.grid) + wander)
-    streak = np.clip(1.0 - marbling / 0.16, 0.0, 1.0) * np.clip((thickness - 16.0) / 14.0, 0.0, 0.9)
-    planes = np.maximum(planes, streak) * wall
-    canvas.hu += planes * (options.fat_hu + 15.0 - canvas.hu)
-    canvas.tissue[planes > 0.5] = Tissue.INTERMUSCULAR_FAT  # half a voxel
+    streak = (1.0 - np.abs(sheet + wander) * (1.0 / 0.11)) * np.clip((thickness - 20.0) / 14.0, 0.0, 0.8)
+    np.maximum(planes, streak, out=planes)
+    np.clip(planes, 0.0, 1.0, out=planes)
+    planes *= (layers.cavity > 1.0) & (layers.muscle < -1.5)  # noqa: PLR2004  # keeps off the surfaces, mm
+    return planes
 
 
-def _add_breasts(canvas: Canvas, frame: Frame, skin: Floats) -> None:
+def _with_breasts(frame: Frame, skin: Floats, axes: tuple[Floats, Floats, Floats]) -> Floats:
     for side in (-1.0, 1.0):
-        centre = frame.point(75.0, -118.0, 78.0 * side)
-        radii = (62.0, 38.0, 58.0)
-        box = canvas.grid.slices(
-            (centre[0] - 70, centre[1] - 50, centre[2] - 70), (centre[0] + 70, centre[1] + 50, centre[2] + 70)
-        )
-        if box is None:
-            continue
-
-        def shape(z: Floats, y: Floats, x: Floats, c: tuple[float, float, float] = centre) -> Floats:
-            return ellipsoid(z, y, x, c, radii)
-
-        view = skin[box]
-        np.minimum(view, canvas.distance(shape, box), out=view)
+        centre = frame.point(75.0, -112.0, 78.0 * side)
+        skin = smooth_union(ellipsoid(*axes, centre, (58.0, 42.0, 56.0)), skin, 12.0)
+    return skin
 
 
-def arm_paths(frame: Frame) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Return for each arm the course of its flesh (with radius) and of its bone."""
+def _tube_distance(path: np.ndarray, axes: tuple[Floats, Floats, Floats]) -> Floats:
+    """Distance to balls along a course; close enough on the coarse grid."""
+    z, y, x = axes
+    near = np.full(np.broadcast_shapes(z.shape, y.shape, x.shape), 1e3, dtype=np.float32)
+    for row in np.asarray(path, dtype=np.float32):
+        np.minimum(near, np.sqrt((z - row[0]) ** 2 + (y - row[1]) ** 2 + (x - row[2]) ** 2) - row[3], out=near)
+    return near
+
+
+def arm_paths(frame: Frame) -> list[np.ndarray]:
+    """Return the course of each arm, ``(n, 4)``: z, y, x and radius of the flesh, mm; the right arm first."""
     arms = []
     for side in (-1.0, 1.0):
         if frame.options.arms_down:
@@ -100,25 +114,14 @@ def arm_paths(frame: Frame) -> list[tuple[np.ndarray, np.ndarray]]:
                 (400, -45, 170, 40),
             ]
         course = np.array([(*frame.point(p[0], p[1], p[2] * side), p[3]) for p in flesh])
-        arms.append((spline(course, 12.0), course))
+        arms.append(spline(course, 10.0))
     return arms
-
-
-def _add_arms(canvas: Canvas, frame: Frame, skin: Floats) -> None:
-    for flesh, _ in arm_paths(frame):
-        found = canvas.tube_distance(tube(flesh), 30.0)
-        if found is None:
-            continue
-        box, distance = found
-        view = skin[box]
-        h = np.clip(0.5 + 0.5 * (distance - view) / 14.0, 0.0, 1.0)
-        np.copyto(view, distance + (view - distance) * h - 14.0 * h * (1.0 - h))
 
 
 def paint_arms(canvas: Canvas, frame: Frame) -> None:
     """Paint the muscle inside the arms; the fat around it is already there."""
     rind = 0.35 * frame.options.subcutaneous_fat_mm + 4.0
-    for flesh, _ in arm_paths(frame):
+    for flesh in arm_paths(frame):
         thinner = flesh.copy()
         thinner[:, 3] = np.maximum(thinner[:, 3] - rind, 14.0)
         canvas.paint_tubes(tube(thinner), frame.options.muscle_hu, Tissue.MUSCLE)
