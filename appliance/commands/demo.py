@@ -99,8 +99,7 @@ def _material(paths: Sequence[Path], folder: Path, console: Console) -> tuple[li
 
         inputs = read_inputs(paths, folder / "input")
         return [path for series in inputs.series for path in series.paths], None
-    from appliance.phantom.options import PhantomOptions
-    from appliance.phantom.series import write_series
+    from appliance.phantom import PhantomOptions, write_series
 
     console.print("Making the test patient (synthetic: a digital phantom with known answers) …")
     truth = write_series(PhantomOptions(emphysema_fraction=0.08), folder / "test-patient")
@@ -141,7 +140,7 @@ def _send_and_show(
     began = time.monotonic()
     sent = send(files, host="127.0.0.1", port=port, called_ae=settings.receive.ae_title, calling_ae=_CALLING_AE)
     last_image = time.monotonic()
-    console.print(f"{sent.sent} of {len(files)} images acknowledged in {last_image - began:.1f} s; screening …")
+    console.print(f"{sent.accepted} of {len(files)} images acknowledged in {last_image - began:.1f} s; screening …")
     _wait(settings, {path.parent for path in files}, last_image)
     console.print(f"finished {time.monotonic() - last_image:.1f} s after the last image\n")
     with open_database(settings.box.database, read_only=True) as store:
@@ -152,7 +151,7 @@ def _send_and_show(
         if truth is not None:
             _compare(store.results.get(scans[0].id), truth, console)
     if not sent.ok:
-        console.print(sent.problem or f"{len(files) - sent.sent} images were not taken", style="red")
+        console.print(sent.problem or f"{len(files) - sent.accepted} images were not taken", style="red")
         return 4
     return 0
 
@@ -200,7 +199,13 @@ def _compare(result: ResultRow | None, truth: dict[str, Any], console: Console) 
     table = Table(title="Test patient: measured beside true (synthetic)", pad_edge=False)
     for heading in ("Measurement", "Site", "Measured", "True"):
         table.add_column(heading)
-    known = truth["measurements"]
+    volumes_ml = truth["volumes_ml"]
+    known = {
+        "laa950_percent": truth["laa950_percent"],
+        "lung_volume_ml": volumes_ml["lung_left"] + volumes_ml["lung_right"],
+        "lung_volume_ml.lung_left": volumes_ml["lung_left"],
+        "lung_volume_ml.lung_right": volumes_ml["lung_right"],
+    }
     for screening in result.report["screenings"]:
         for item in screening["measurements"]:
             key = item["name"] if item["site"] is None else f"{item['name']}.{item['site']}"

@@ -1,7 +1,7 @@
 """From the last image to stored findings: seconds and peak memory for a 300-slice 512 × 512 series.
 
-Starts a whole appliance, sends it the test patient (or DICOM given as arguments) through its port, and prints a Markdown
-table. ``python tests/benchmarks/bench_pipeline.py [PATH…]``
+Starts a whole appliance, sends it the test patient (or DICOM given as arguments) through its port, and prints a
+Markdown table. ``python tests/benchmarks/bench_pipeline.py [PATH…]``
 """
 
 from __future__ import annotations
@@ -30,8 +30,7 @@ def cpu_name() -> str:
 
 def material(folder: Path) -> list[Path]:
     """The test patient: 300 slices of 1.25 mm at 512 × 512."""
-    from appliance.phantom.options import PhantomOptions
-    from appliance.phantom.series import write_series
+    from appliance.phantom import PhantomOptions, write_series
 
     options = PhantomOptions(slice_thickness_mm=1.25, slice_spacing_mm=1.25)
     write_series(options, folder)
