@@ -116,10 +116,10 @@ def serve(config_path: Path | None) -> None:
 def _service(name: str, settings: Settings) -> None:
     import importlib
 
-    from appliance import logs
+    from appliance.logs import configure
     from appliance.services.lifecycle import stop_event_on_signals
 
-    logs.configure(settings.box.log_level, settings.box.log_format)
+    configure(settings.box.log_level, settings.box.log_format)
     stop = stop_event_on_signals()
     importlib.import_module(f"appliance.services.{name}").run(settings, stop)
 

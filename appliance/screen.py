@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import time
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING
 
 import appliance
@@ -95,9 +95,7 @@ def screen_series(
     mapped = time.monotonic()
 
     on_stage("screening")
-    results = tuple(
-        _timed(entry, lambda entry=entry: run_entry(entry, scan, organs, doubts, image)) for entry in planned.entries
-    )
+    results = tuple(_timed(entry, partial(run_entry, entry, scan, organs, doubts, image)) for entry in planned.entries)
     finished = time.monotonic()
     report = Report(
         appliance_version=appliance.__version__,

@@ -45,13 +45,13 @@ def native_mask(
     """
     mask = organs.mask(*names)
     crop = _bounding_box(mask, margin=2 + int(np.ceil(max(margin_mm, 0.0) / min(organs.spacing_mm))))
-    to_map = np.linalg.inv(organs.affine) @ volume.affine
+    to_map = np.asarray(np.linalg.inv(organs.affine) @ volume.affine, dtype=np.float64)
     if crop is None:
         box = box or (slice(0, 0), slice(0, 0), slice(0, 0))
         return box, np.zeros([part.stop - part.start for part in box], dtype=bool)
     distance = _signed_distance_mm(mask[crop], organs.spacing_mm)
     if box is None:
-        box = _box_in_volume(crop, np.linalg.inv(to_map), volume.shape)
+        box = _box_in_volume(crop, np.asarray(np.linalg.inv(to_map), dtype=np.float64), volume.shape)
     start = np.array([part.start for part in box], dtype=np.float64)
     matrix = to_map[:3, :3]
     offset = matrix @ start + to_map[:3, 3] - np.array([part.start for part in crop], dtype=np.float64)

@@ -47,10 +47,10 @@ def run(paths: Sequence[Path], *, settings: Settings, out: Path | None, as_json:
     """
     from rich.console import Console
 
-    from appliance import logs
     from appliance.dicom.files import read_inputs
+    from appliance.logs import configure
 
-    logs.configure("warning", "text")
+    configure("warning", "text")
     errors = Console(stderr=True, highlight=False, soft_wrap=True)
     with tempfile.TemporaryDirectory(prefix="appliance-screen-") as work:
         try:

@@ -26,8 +26,9 @@ def write_organ_map(folder: Path, organs: OrganMap) -> None:
     # index (column, row, slice) → index (slice, row, column) → LPS → RAS
     swap = np.eye(4)[[2, 1, 0, 3]]
     to_ras = np.diag([-1.0, -1.0, 1.0, 1.0]) @ organs.affine @ swap
-    image = nibabel.Nifti1Image(np.ascontiguousarray(organs.labels.transpose(2, 1, 0)), to_ras)
-    image.header.set_xyzt_units("mm")
+    data = np.ascontiguousarray(organs.labels.transpose(2, 1, 0))
+    image = nibabel.Nifti1Image(data, to_ras)  # type: ignore[no-untyped-call]
+    image.header.set_xyzt_units("mm")  # type: ignore[no-untyped-call]
     nibabel.save(image, folder / "organ_map.nii.gz")
     table = {
         str(value): {

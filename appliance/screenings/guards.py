@@ -108,9 +108,10 @@ def _outside_air(sampled: NDArray[np.int16], organs: OrganMap) -> NDArray[np.int
     if "body" not in organs.values:
         return np.empty(0, dtype=np.int16)
     near = ndimage.binary_dilation(organs.labels != 0, iterations=4)
-    values = sampled[~near]
+    values: NDArray[np.int16] = sampled[~near]
     # −1024 is padding or clipping; above −850 is the table, a blanket or an arm
-    return values[(values > -1020) & (values < -850)]
+    values = values[(values > -1020) & (values < -850)]
+    return values
 
 
 def _airway_air(sampled: NDArray[np.int16], organs: OrganMap) -> NDArray[np.int16]:
@@ -118,7 +119,8 @@ def _airway_air(sampled: NDArray[np.int16], organs: OrganMap) -> NDArray[np.int1
 
     if "airways" not in organs.values:
         return np.empty(0, dtype=np.int16)
-    return sampled[ndimage.binary_erosion(organs.mask("airways"), iterations=1)]
+    values: NDArray[np.int16] = sampled[ndimage.binary_erosion(organs.mask("airways"), iterations=1)]
+    return values
 
 
 def _peak(values: NDArray[np.int16]) -> float:
