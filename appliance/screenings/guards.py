@@ -108,9 +108,8 @@ def _outside_air(sampled: NDArray[np.int16], organs: OrganMap) -> NDArray[np.int
     if "body" not in organs.values:
         return np.empty(0, dtype=np.int16)
     near = ndimage.binary_dilation(organs.labels != 0, iterations=4)
-    values: NDArray[np.int16] = sampled[~near]
     # −1024 is padding or clipping; above −850 is the table, a blanket or an arm
-    values = values[(values > -1020) & (values < -850)]
+    values: NDArray[np.int16] = sampled[~near & (sampled > -1020) & (sampled < -850)]
     return values
 
 
