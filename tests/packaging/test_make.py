@@ -20,6 +20,8 @@ def test_the_integration_server_calls_what_a_person_calls():
     assert script.read_text().splitlines()[-1] == "exec make test"
 
 
-@pytest.mark.parametrize("script", [".ci/run", "image-build/prepare-machine.sh"])
+@pytest.mark.parametrize(
+    "script", [".ci/run", *(str(path.relative_to(ROOT)) for path in sorted(ROOT.glob("image-build/*.sh")))]
+)
 def test_scripts_are_correct_shell(script):
     subprocess.run(["bash", "-n", str(ROOT / script)], check=True)
