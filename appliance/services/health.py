@@ -39,6 +39,7 @@ SILENT_AFTER_S = 180.0
 SWEEP_INTERVAL_S = 600.0
 SHORT_SWEEP_INTERVAL_S = 60.0
 EVENT_INTERVAL_S = 2.0
+SETTLING_S = 60.0
 _LONGEST_WAIT_S = 5.0
 _EVENTS_KEPT_S = 30 * 86400.0
 
@@ -125,6 +126,7 @@ class _Service:
         self._publisher = publisher
         self._keeper = DiskKeeper(settings.box.spool, settings.retention)
         self._condition: Condition | None = None
+        self._settled_at_s = time.monotonic() + SETTLING_S
         self.heartbeat = Heartbeat(settings.box.state_directory, "health")
 
     def loop(self, stop: threading.Event) -> None:
@@ -156,7 +158,9 @@ class _Service:
         health = measure(self._settings, broker_connected=connected)
         if self._publisher is not None:
             self._publisher.publish_health(health.to_payload())
-        if health.condition is not self._condition:
+        # Right after a start the others are still coming up; that is published as it is, but it is no event.
+        settling = self._condition is None and time.monotonic() < self._settled_at_s
+        if health.condition is not self._condition and not (settling and health.condition is not Condition.HEALTHY):
             _log.info("condition", condition=health.condition.value, problems=[item.value for item in health.problems])
             if health.condition is not Condition.HEALTHY and self._condition in {None, Condition.HEALTHY}:
                 self._record(EventKind.DEGRADED)
