@@ -27,9 +27,9 @@ def tethered(command: Sequence[str]) -> list[str]:
     return [sys.executable, "-m", "appliance.services.tether", str(os.getpid()), *command]
 
 
-def tie_to_parent(parent_pid: int) -> bool:
-    """Ask the kernel for SIGTERM when the parent dies; return whether the parent is still alive."""
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+def tie_to_parent(parent_pid: int, ending: signal.Signals = signal.SIGTERM) -> bool:
+    """Ask the kernel for a signal when the parent dies; return whether the parent is still alive."""
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, ending, 0, 0, 0)
     # It may have died before the kernel was asked.
     return os.getppid() == parent_pid
 

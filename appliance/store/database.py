@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
     from pathlib import Path
 
-log = structlog.get_logger()
+_log = structlog.get_logger()
 
 #: A writer waits this long for another one; every transaction here takes milliseconds.
 BUSY_S = 30.0
@@ -174,7 +174,7 @@ class Store:
         """
         self._check_owner()
         part = to.with_name(to.name + ".part")
-        with _sentences(to):
+        with _sentences(to), _file_sentences(to):
             part.unlink(missing_ok=True)
             _create(part)
             with contextlib.closing(sqlite3.connect(part)) as copy:
@@ -231,8 +231,8 @@ def open_database(path: Path, *, read_only: bool = False) -> Store:
     except OSError as error:
         raise StoreError(f"{path.parent}: cannot be used for the database: {error.strerror}.") from error
     try:
-        moved = _mend(path, lock)
-        with _sentences(path):
+        with _sentences(path), _file_sentences(path):
+            moved = _mend(path, lock)
             _create(path)
             database = _connect(path)
             migrations.migrate(database)
@@ -242,7 +242,7 @@ def open_database(path: Path, *, read_only: bool = False) -> Store:
     lock.share()
     store = Store(path, database, lock, moved)
     if moved is not None:
-        log.error("database_moved_aside", to=moved.name)
+        _log.error("database_moved_aside", to=moved.name)
         store.events.record(EventKind.DATABASE_RECOVERED)
     return store
 
@@ -323,5 +323,12 @@ def _sentences(path: Path) -> Generator[None, None, None]:
         if code in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
             raise StoreError(f"{path}: another process kept the write lock longer than {BUSY_S:g} s.") from error
         raise StoreError(f"{path}: {error}.") from error
+
+
+@contextlib.contextmanager
+def _file_sentences(path: Path) -> Generator[None, None, None]:
+    """Turn what the file system raises into sentences."""
+    try:
+        yield
     except OSError as error:
-        raise StoreError(f"{path}: {error.strerror}.") from error
+        raise StoreError(f"{path}: cannot be used: {error.strerror}.") from error

@@ -149,15 +149,15 @@ class Leases:
             self._store.scans.move(scan_id, ScanState.FAILED, cause=reason.code.value, reason=final, numbers=facts)
             return ScanState.FAILED
 
-    def take_back(self, *, attempts: int, mine: Owner | None = None, now: float | None = None) -> list[int]:
+    def take_back(self, *, attempts: int, keep: int | None = None, now: float | None = None) -> list[int]:
         """Take scans back from workers that are dead or have not given a sign of life in time.
 
         Parameters
         ----------
         attempts
             How many attempts a scan has.
-        mine
-            A worker whose own leases are left alone: it knows better than the clock.
+        keep
+            Id of the scan that the asking worker has at hand: it knows better than the clock.
         now
             Unix time.
 
@@ -173,7 +173,7 @@ class Leases:
                 "SELECT id, lease_owner, lease_deadline FROM scans WHERE lease_owner IS NOT NULL ORDER BY id"
             ):
                 owner = Owner.parse(row["lease_owner"])
-                if owner == mine or (owner.alive() and row["lease_deadline"] > moment):
+                if row["id"] == keep or (owner.alive() and row["lease_deadline"] > moment):
                     continue
                 text = "The worker that held the scan was ended before it finished."
                 self.lose(row["id"], Reason(ReasonCode.WORKER_LOST, text), attempts=attempts)

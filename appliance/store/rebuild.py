@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from appliance.store.database import Store
     from appliance.store.scan_rows import ScanRow
 
-log = structlog.get_logger()
+_log = structlog.get_logger()
 
 REPORT_NAME = "report.json"
 _IDENTITY_NAME = "scan.json"
@@ -132,7 +132,7 @@ def restore(store: Store, results: Path) -> Restored:
             with store.atomic():
                 finished = _restore_one(store, folder)
         except (OSError, ValueError, KeyError, TypeError, StoreError) as error:
-            log.warning("results_folder_not_restored", folder=folder.name, error=type(error).__name__)
+            _log.warning("results_folder_not_restored", folder=folder.name, error=type(error).__name__)
             counts["unreadable"] += 1
         else:
             counts["finished" if finished else "unfinished"] += 1

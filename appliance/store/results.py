@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from appliance.store.database import Store
 
 
+class ReportInvalidError(StoreError):
+    """A report lacks something that must be stored."""
+
+
 @dataclass(frozen=True, slots=True)
 class ResultRow:
     """The result of one scan.
@@ -78,8 +82,10 @@ class Results:
 
         Raises
         ------
+        ReportInvalidError
+            The report lacks something.
         StoreError
-            The report lacks something, or the scan is not one that can be screened.
+            The scan is not one that can be screened.
         """
         now = time.time() if at is None else at
         with self._store.atomic():
@@ -88,7 +94,7 @@ class Results:
             try:
                 self._insert(scan_id, report, folder, key_images, now)
             except (KeyError, TypeError, ValueError, AttributeError) as error:
-                raise StoreError(
+                raise ReportInvalidError(
                     f"The report of scan {scan_id} cannot be stored: {type(error).__name__} {error}."
                 ) from error
             self._store.scans.advance(scan_id, ScanState.SCREENED, cause="report stored", at=now)

@@ -30,41 +30,6 @@ def spooled(
     )
 
 
-def report(**changes: Any) -> dict[str, Any]:
-    """A report as the screening pipeline would write it."""
-    return {
-        "appliance": {"version": "1.0", "config_digest": "sha256:0"},
-        "scan": {"slices": 3, "revision": 1},
-        "packs": [],
-        "screenings": [
-            {
-                "name": "emphysema",
-                "status": "finding",
-                "urgency": "routine",
-                "reason": None,
-                "seconds": 0.5,
-                "summary": "LAA-950 12 %",
-                "measurements": [{"name": "laa950_percent", "value": 12.0, "unit": "%", "site": None, "code": None}],
-                "findings": [
-                    {"code": "SCT:87433001", "meaning": "Emphysema", "site": "lung", "box_mm": [[0, 0, 0], [1, 1, 1]]}
-                ],
-            },
-            {
-                "name": "other",
-                "status": "not_run",
-                "urgency": "routine",
-                "reason": {"code": "slice_too_thick", "text": "5 mm slices; at most 3 mm"},
-                "seconds": 0.0,
-                "summary": "",
-                "measurements": [],
-                "findings": [],
-            },
-        ],
-        "timings": {"total_s": 1.5},
-        **changes,
-    }
-
-
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "state" / "appliance.db"

@@ -85,10 +85,9 @@ def test_a_living_owner_over_time_loses_its_scan(store: Store, add_scan: Callabl
 
 
 def test_the_clock_never_takes_a_scan_from_the_worker_that_asks(store: Store, add_scan: Callable[..., int]) -> None:
-    add_scan()
-    me = Owner.current()
-    store.leases.claim(me, seconds=10.0, now=0.0)
-    assert store.leases.take_back(attempts=3, mine=me, now=1e12) == []
+    scan_id = add_scan()
+    store.leases.claim(Owner.current(), seconds=10.0, now=0.0)
+    assert store.leases.take_back(attempts=3, keep=scan_id, now=1e12) == []
 
 
 def test_a_dead_owner_loses_its_scan_at_once(store: Store, add_scan: Callable[..., int]) -> None:

@@ -17,7 +17,8 @@ from appliance.reasons import Reason, ReasonCode
 from appliance.store.database import open_database
 from appliance.store.leases import Owner
 from appliance.store.lifecycle import CLAIMABLE, EXPLAINED, TERMINAL, TRANSITIONS, ScanState, check
-from tests.store.conftest import report, spooled
+from tests.store.conftest import spooled
+from tests.store.samples import report
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -12,7 +12,8 @@ from appliance.store import rebuild
 from appliance.store.database import open_database
 from appliance.store.lifecycle import ScanState
 from appliance.store.rebuild import Restored
-from tests.store.conftest import report, spooled
+from tests.store.conftest import spooled
+from tests.store.samples import report
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -9,7 +9,7 @@ import pytest
 
 from appliance.errors import StoreError
 from appliance.store.lifecycle import ScanState
-from tests.store.conftest import report
+from tests.store.samples import report
 
 if TYPE_CHECKING:
     from collections.abc import Callable

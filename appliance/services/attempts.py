@@ -1,0 +1,346 @@
+"""One scan at a time through the screening child, to a stored result, a refusal or a lost attempt.
+
+What the child has said is kept until it is in the database, so that a full disk or a locked file delays an end but
+never loses it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import shutil
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from appliance.durable import sync_directory
+from appliance.reasons import Reason, ReasonCode
+from appliance.services.screener import SCREEN_SERIES
+from appliance.services.screener_process import ScreenerLostError, ScreenerProcess
+from appliance.store import rebuild
+from appliance.store.lifecycle import ScanState
+from appliance.store.results import ReportInvalidError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from appliance.config import Settings
+    from appliance.store.database import Store
+    from appliance.store.instances import UsedInstance
+    from appliance.store.leases import Owner
+    from appliance.store.scan_rows import ScanRow
+
+_log = structlog.get_logger()
+
+PART_PREFIX = ".part-"
+_REPLACED_PREFIX = ".replaced-"
+
+_START_WITHIN_S = 180.0
+_WATCH_INTERVAL_S = 0.25
+_FIRST_PAUSE_S = 1.0
+_LONGEST_PAUSE_S = 60.0
+
+_DOES_NOT_START = "screener_does_not_start"
+_ENDS = {"result", "refused", "error", "unable"}
+_STATES = {"planned": ScanState.PLANNED, "organ map": ScanState.SCREENING, "screening": ScanState.SCREENING}
+
+
+@dataclass(slots=True)
+class Attempt:
+    """One scan in the child's hands.
+
+    Attributes
+    ----------
+    scan
+        As it was claimed.
+    used
+        What it is made of.
+    folder
+        Where the child writes.
+    started
+        On the monotonic clock.
+    stage
+        What the child last said it does.
+    end
+        What the child said or suffered last of all; kept until it is stored.
+    """
+
+    scan: ScanRow
+    used: list[UsedInstance]
+    folder: Path
+    started: float = field(default_factory=time.monotonic)
+    renewed: float = field(default_factory=time.monotonic)
+    stage: str = "starting"
+    end: dict[str, Any] | None = None
+
+
+class Attempts:
+    """The child and what it is doing.
+
+    Parameters
+    ----------
+    store
+        The database.
+    settings
+        The whole configuration.
+    owner
+        This worker.
+    screen_with
+        See :class:`~appliance.services.screener_process.ScreenerProcess`.
+
+    Attributes
+    ----------
+    current
+        The attempt at hand.
+    finished
+        How many ended with a result or a refusal.
+    unable
+        Why no scan can be screened at present, as a word for ``status``; ``None`` when all is well.
+    """
+
+    def __init__(self, store: Store, settings: Settings, owner: Owner, screen_with: str = SCREEN_SERIES) -> None:
+        self._store = store
+        self._settings = settings
+        self._owner = owner
+        self._screen_with = screen_with
+        self._child: ScreenerProcess | None = None
+        self._pause_s = _FIRST_PAUSE_S
+        self._resume_at = 0.0
+        self.current: Attempt | None = None
+        self.finished = 0
+        self.unable: str | None = None
+
+    @property
+    def child_pid(self) -> int | None:
+        """Process id of the child."""
+        return self._child.pid if self._child is not None else None
+
+    @property
+    def child_resident_mib(self) -> float:
+        """Resident size of the child, MiB."""
+        return self._child.resident_mib() if self._child is not None else 0.0
+
+    def prepare(self) -> bool:
+        """Keep a fresh child ready, and return whether a scan can be given to it now."""
+        if self.current is not None:
+            return False
+        child = self._child
+        if child is None:
+            if time.monotonic() >= self._resume_at:
+                self._child = ScreenerProcess(self._settings, screen_with=self._screen_with)
+            return False
+        if not child.ready:
+            child.messages(0.0)
+            if child.ready and self.unable == _DOES_NOT_START:
+                self.unable, self._pause_s = None, _FIRST_PAUSE_S
+        code = child.ended()
+        if code is not None or (not child.ready and child.age_s > _START_WITHIN_S):
+            self._end_child()
+            if not child.ready:  # the box is at fault: no scan pays for it with an attempt
+                self._pause(_DOES_NOT_START, exit_code=code)
+            return False
+        if child.jobs >= self._settings.work.recycle_after_scans or self._too_large(child):
+            _log.info("screener_recycled", scans=child.jobs)
+            child.stop()
+            self._child = None
+            return False
+        return child.ready and time.monotonic() >= self._resume_at
+
+    def begin(self, scan: ScanRow) -> None:
+        """Give a claimed scan to the child, unless its result lies there already."""
+        used = self._store.instances.of_scan(scan.id)
+        results = self._settings.box.results
+        if rebuild.belongs_to(results / scan.folder, scan):
+            # A predecessor was killed between the last rename and the commit.
+            self.current = Attempt(scan, used, results / scan.folder, end={"event": "result"})
+            return
+        folder = results / f"{PART_PREFIX}{scan.folder}-{secrets.token_hex(4)}"
+        folder.mkdir(parents=True, mode=0o700)
+        self.current = Attempt(scan, used, folder)
+        paths = [self._settings.box.spool / item.path for item in used if not item.pruned]
+        if self._child is None:
+            return  # as good as one that ended; the limits notice it
+        try:
+            self._child.screen(scan.id, paths, folder, scan.revision)
+        except ScreenerLostError as error:
+            self._lost(ReasonCode.WORKER_LOST, str(error))
+
+    def watch(self, wait_s: float) -> None:
+        """Listen to the child, hold it to its limits, and store how its attempt ended."""
+        attempt = self.current
+        if attempt is None:
+            return
+        if attempt.end is None and self._child is not None:
+            for message in self._child.messages(min(wait_s, _WATCH_INTERVAL_S)):
+                self._hear(attempt, message)
+        if attempt.end is None:
+            self._check_limits(attempt)
+        if attempt.end is None:
+            self._renew(attempt)
+        if self.current is not None and attempt.end is not None:
+            self._conclude(attempt, attempt.end)
+            self.current = None
+
+    def stop(self) -> None:
+        """End the child; the scan at hand goes back without losing an attempt."""
+        attempt = self.current
+        if attempt is None and self._child is not None:
+            self._child.stop()
+        elif self._child is not None:
+            self._child.kill()
+        self._child = None
+        self.current = None
+        if attempt is not None:
+            self._discard(attempt)
+            self._store.leases.release(attempt.scan.id, cause="the service stopped")
+
+    def _hear(self, attempt: Attempt, message: dict[str, Any]) -> None:
+        if message.get("job") != attempt.scan.id:
+            return
+        if message["event"] in _ENDS:
+            attempt.end = message
+            return
+        attempt.stage = str(message["stage"])
+        state = _STATES.get(attempt.stage)
+        if state is not None:
+            self._store.scans.advance(attempt.scan.id, state, cause=f"stage {attempt.stage}")
+
+    def _check_limits(self, attempt: Attempt) -> None:
+        child, work = self._child, self._settings.work
+        if child is None:
+            self._lost(ReasonCode.WORKER_LOST, "The screening process is gone.")
+        elif (code := child.ended()) is not None:
+            how = f"was ended by signal {-code}" if code < 0 else f"ended with code {code}"
+            self._lost(ReasonCode.WORKER_LOST, f"The screening process {how} at the stage “{attempt.stage}”.")
+        elif self._too_large(child):
+            limit = work.memory_limit_mib
+            self._lost(ReasonCode.MEMORY_LIMIT, f"The screening process grew beyond work.memory_limit_mib = {limit}.")
+        elif time.monotonic() - attempt.started > work.time_limit_s:
+            limit_s = work.time_limit_s
+            self._lost(ReasonCode.TIME_LIMIT, f"The screening took longer than work.time_limit_s = {limit_s:g}.")
+
+    def _too_large(self, child: ScreenerProcess) -> bool:
+        return child.resident_mib() > self._settings.work.memory_limit_mib
+
+    def _lost(self, code: ReasonCode, text: str) -> None:
+        self._end_child()
+        if self.current is not None:
+            self.current.end = {"event": "lost", "code": code.value, "text": text}
+
+    def _renew(self, attempt: Attempt) -> None:
+        lease_s = self._settings.work.lease_s
+        if time.monotonic() - attempt.renewed < lease_s / 4.0:
+            return
+        if self._store.leases.renew(attempt.scan.id, self._owner, seconds=lease_s):
+            attempt.renewed = time.monotonic()
+            return
+        _log.error("lease_lost", scan=attempt.scan.id)
+        self._end_child()
+        self._discard(attempt)
+        self.current = None
+
+    def _conclude(self, attempt: Attempt, end: dict[str, Any]) -> None:
+        scan, event = attempt.scan, end["event"]
+        if event == "result":
+            self._store_result(attempt)
+        elif event == "refused":
+            reason = Reason(ReasonCode(end["code"]), end["text"])
+            self._store.scans.move(scan.id, ScanState.REFUSED, cause="the series cannot be used", reason=reason)
+            _log.info("scan_refused", scan=scan.id, reason=reason.code.value)
+            self._succeeded()
+        elif event == "unable":
+            _log.error("screening_unable", scan=scan.id, error=end["error"], why=end["text"])
+            self._store.leases.release(scan.id, cause="the box cannot screen at present")
+            self._end_child()
+            self._pause("screening_unable")
+        else:
+            self._store_loss(attempt, end)
+        self._discard(attempt)
+
+    def _store_result(self, attempt: Attempt) -> None:
+        scan = attempt.scan
+        try:
+            folder = self._publish(attempt)
+            report = json.loads((folder / rebuild.REPORT_NAME).read_bytes())
+            self._store.results.save(scan.id, report, folder=scan.folder, key_images=rebuild.key_images(folder))
+        except (FileNotFoundError, ValueError, ReportInvalidError) as error:
+            shutil.rmtree(self._settings.box.results / scan.folder, ignore_errors=True)
+            text = f"The screening left no report that can be stored ({type(error).__name__})."
+            self._store_loss(attempt, {"code": ReasonCode.SCREENING_FAILED.value, "text": text})
+            return
+        _log.info("scan_screened", scan=scan.id, seconds=round(time.monotonic() - attempt.started, 1))
+        self._succeeded()
+
+    def _publish(self, attempt: Attempt) -> Path:
+        """Give the child's folder its name, durably."""
+        target = self._settings.box.results / attempt.scan.folder
+        if attempt.folder == target:
+            return target
+        (attempt.folder / rebuild.REPORT_NAME).stat()
+        rebuild.write_identity(attempt.folder, attempt.scan, attempt.used)
+        for path in (*attempt.folder.rglob("*"), attempt.folder):
+            if path.is_dir():
+                sync_directory(path)
+            else:
+                _sync_file(path)
+        if target.exists():  # of another scan, which a lost database has forgotten
+            _log.warning("foreign_results_set_aside", folder=target.name)
+            target.rename(target.with_name(f"{_REPLACED_PREFIX}{target.name}-{secrets.token_hex(4)}"))
+        attempt.folder.rename(target)
+        attempt.folder = target
+        sync_directory(target.parent)
+        return target
+
+    def _store_loss(self, attempt: Attempt, end: dict[str, Any]) -> None:
+        scan = attempt.scan
+        if "where" in end:
+            _log.error("screening_error", scan=scan.id, error=end["error"], where=end["where"])
+            text = f"The screening stopped with an internal error ({end['error']}) at the stage “{attempt.stage}”."
+            reason = Reason(ReasonCode.SCREENING_FAILED, text)
+        else:
+            reason = Reason(ReasonCode(end["code"]), end["text"])
+        seconds = time.monotonic() - attempt.started
+        state = self._store.leases.lose(
+            scan.id, reason, attempts=self._settings.work.attempts, numbers={"seconds": round(seconds, 1)}
+        )
+        _log.error(
+            "attempt_lost",
+            scan=scan.id,
+            attempt=scan.attempts,
+            reason=reason.code.value,
+            now=state.value,
+            why=reason.text,
+        )
+
+    def _succeeded(self) -> None:
+        self.finished += 1
+        self.unable = None
+        self._pause_s = _FIRST_PAUSE_S
+
+    def _pause(self, why: str, **facts: Any) -> None:
+        self._resume_at = time.monotonic() + self._pause_s
+        _log.error(why, again_in_s=self._pause_s, **facts)
+        self._pause_s = min(_LONGEST_PAUSE_S, 2.0 * self._pause_s)
+        self.unable = why
+
+    def _discard(self, attempt: Attempt) -> None:
+        if attempt.folder.name.startswith(PART_PREFIX):
+            shutil.rmtree(attempt.folder, ignore_errors=True)
+
+    def _end_child(self) -> None:
+        child, self._child = self._child, None
+        if child is not None:
+            with contextlib.suppress(OSError):
+                child.kill()
+
+
+def _sync_file(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,150 @@
+"""The child process that screens: it reads pixels and runs networks, so it may grow, hang or crash, and is replaced.
+
+It knows no database. One JSON line per job comes in on standard input, JSON lines go out on a descriptor of its own,
+and what libraries print cannot get between them. It dies with its parent.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import errno
+import faulthandler
+import importlib
+import json
+import os
+import signal
+import sys
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from appliance.errors import ConfigurationError, InputRefusedError, PackError
+from appliance.services.tether import tie_to_parent
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import TextIO
+
+    from appliance.config import Settings
+
+SCREEN_SERIES = "appliance.screen:screen_series"
+
+_NICENESS = 5  # receiving comes first
+_OOM_SCORE_ADJUSTMENT = 500  # when the machine runs out of memory, the kernel takes this process and not the receiver
+_ENVIRONMENT_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFILE}
+
+
+class ScreenSeries(Protocol):
+    """What :func:`appliance.screen.screen_series` offers this process."""
+
+    def __call__(
+        self,
+        paths: Sequence[Path],
+        *,
+        settings: Settings,
+        out_directory: Path,
+        revision: int,
+        on_stage: Callable[[str], None],
+    ) -> object:
+        """Screen one series and write its report into ``out_directory``."""
+        ...
+
+
+class _Line:
+    """The way out: one JSON object per line, each written at once."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def say(self, event: str, **facts: Any) -> None:
+        self._stream.write(json.dumps({"event": event, **facts}) + "\n")
+        self._stream.flush()
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Serve jobs until standard input ends."""
+    options = _options(arguments)
+    if not tie_to_parent(options.parent, signal.SIGKILL):
+        return
+    _be_modest()
+    os.set_inheritable(options.line, False)
+    with open(options.line, "w", encoding="utf-8") as stream:  # noqa: PTH123  # a descriptor, not a path
+        line = _Line(stream)
+        settings = _settings(sys.stdin.readline())
+        screen = _load(options.screen_with)
+        line.say("ready", pid=os.getpid())
+        for text in sys.stdin:
+            _serve(json.loads(text), screen, settings, line)
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="screener", description="Started by the work service only.")
+    parser.add_argument("--parent", type=int, required=True)
+    parser.add_argument("--line", type=int, required=True)
+    # For tests that need a screening that crashes, hangs or grows; no configuration leads here.
+    parser.add_argument("--screen-with", default=SCREEN_SERIES, help=argparse.SUPPRESS)
+    return parser.parse_args(arguments)
+
+
+def _be_modest() -> None:
+    faulthandler.enable()
+    # Both may be sent to the whole group; the parent decides when this process ends.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    with contextlib.suppress(OSError):
+        os.nice(_NICENESS)
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text(str(_OOM_SCORE_ADJUSTMENT), encoding="ascii")
+
+
+def _settings(text: str) -> Settings:
+    from appliance import logs
+    from appliance.config import Settings
+
+    settings = Settings.model_validate_json(text)
+    logs.configure(settings.box.log_level, settings.box.log_format)
+    return settings
+
+
+def _load(dotted: str) -> ScreenSeries:
+    module, _, name = dotted.partition(":")
+    found: ScreenSeries = getattr(importlib.import_module(module), name)
+    return found
+
+
+def _serve(job: dict[str, Any], screen: ScreenSeries, settings: Settings, line: _Line) -> None:
+    number = int(job["job"])
+    try:
+        screen(
+            [Path(path) for path in job["paths"]],
+            settings=settings,
+            out_directory=Path(job["out"]),
+            revision=int(job["revision"]),
+            on_stage=lambda stage: line.say("stage", job=number, stage=stage),
+        )
+    except InputRefusedError as error:
+        line.say("refused", job=number, code=error.reason.code.value, text=error.reason.text)
+    except (PackError, ConfigurationError) as error:
+        # The same would happen to every scan: it is the box that must be mended, and the scan waits for that.
+        line.say("unable", job=number, error=type(error).__name__, text=str(error))
+    except OSError as error:
+        if error.errno in _ENVIRONMENT_ERRORS:
+            line.say("unable", job=number, error=type(error).__name__, text=f"{os.strerror(error.errno)}.")
+        else:
+            _say_error(number, error, line)
+    except Exception as error:  # noqa: BLE001  # whatever one scan does to this process is that scan's lost attempt
+        _say_error(number, error, line)
+    else:
+        line.say("result", job=number)
+
+
+def _say_error(number: int, error: Exception, line: _Line) -> None:
+    # The message of a foreign exception may quote a header; where it was raised never does.
+    frames = traceback.extract_tb(error.__traceback__)[-4:]
+    where = [f"{Path(frame.filename).name}:{frame.lineno} {frame.name}" for frame in frames]
+    line.say("error", job=number, error=type(error).__name__, where=where)
+
+
+if __name__ == "__main__":
+    main()

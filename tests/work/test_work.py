@@ -1,0 +1,421 @@
+"""The work service around a stub screening: every way an attempt can end, and what stays on disk."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import threading
+from typing import TYPE_CHECKING, Any
+
+import psutil
+import pytest
+
+from appliance.config import Settings
+from appliance.errors import ApplianceError
+from appliance.reasons import ReasonCode
+from appliance.services import work
+from appliance.services.lifecycle import read_heartbeat
+from appliance.store.database import open_database
+from appliance.store.events import EventKind
+from appliance.store.lifecycle import TERMINAL, ScanState
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from appliance.store.database import Store
+    from appliance.store.scan_rows import ScanRow
+    from tests.work.conftest import Scanner
+
+
+@pytest.fixture
+def finished(store: Store, until: Callable[[Callable[[], bool]], None]) -> Callable[[int], list[ScanRow]]:
+    """Wait until so many scans are in a terminal state, and return them by series."""
+
+    def wait(count: int) -> list[ScanRow]:
+        until(lambda: sum(store.scans.summary(last=0).counts[state] for state in TERMINAL) >= count)
+        return sorted(store.scans.last(1000), key=lambda scan: (scan.series_instance_uid, scan.revision))
+
+    return wait
+
+
+def changed(settings: Settings, **sections: dict[str, Any]) -> Settings:
+    tree = settings.model_dump()
+    for name, values in sections.items():
+        tree[name] |= values
+    return Settings.model_validate(tree)
+
+
+def folders(settings: Settings) -> list[str]:
+    return sorted(path.name for path in settings.box.results.iterdir())
+
+
+def test_a_scan_goes_from_the_spool_to_done(
+    working: Callable[..., Any],
+    scanner: Scanner,
+    store: Store,
+    finished: Callable[[int], list[ScanRow]],
+    settings: Settings,
+) -> None:
+    scanner.send("1.1", 3)
+    working()
+    (scan,) = finished(1)
+    assert (scan.state, scan.attempts, scan.slices) == (ScanState.DONE, 1, 3)
+    assert [line.to_state for line in store.scans.history(scan.id)] == [
+        ScanState.RECEIVING,
+        ScanState.COMPLETE,
+        ScanState.PLANNED,
+        ScanState.SCREENING,
+        ScanState.SCREENED,
+        ScanState.DELIVERING,
+        ScanState.DONE,
+    ]
+    result = store.results.get(scan.id)
+    assert result is not None
+    assert result.report["instances"] == ["1.1.1", "1.1.2", "1.1.3"]
+    assert result.key_images == ("key_images/emphysema.png",)
+    assert folders(settings) == [scan.folder]
+
+
+def test_series_that_come_while_it_works_are_taken(
+    working: Callable[..., Any], scanner: Scanner, finished: Callable[[int], list[ScanRow]]
+) -> None:
+    working()
+    for number in range(4):
+        scanner.send(f"1.{number}", 2)
+    assert [scan.state for scan in finished(4)] == [ScanState.DONE] * 4
+
+
+def test_a_late_instance_is_screened_as_revision_2(
+    working: Callable[..., Any], scanner: Scanner, store: Store, finished: Callable[[int], list[ScanRow]]
+) -> None:
+    working()
+    scanner.send("1.1", 2)
+    finished(1)
+    scanner.send("1.1", 1, first=3)
+    first, second = finished(2)
+    results = [store.results.get(scan.id) for scan in (first, second)]
+    assert [result.report["scan"]["revision"] for result in results if result] == [1, 2]
+    assert [len(result.report["instances"]) for result in results if result] == [2, 3]
+
+
+def test_a_refused_series_ends_with_its_reason(
+    working: Callable[..., Any],
+    scanner: Scanner,
+    store: Store,
+    finished: Callable[[int], list[ScanRow]],
+    settings: Settings,
+) -> None:
+    scanner.send("1.1", accession="REFUSE")
+    working()
+    (scan,) = finished(1)
+    assert (scan.state, scan.reason_code, scan.attempts) == (ScanState.REFUSED, ReasonCode.LOCALIZER, 1)
+    assert [event.kind for event in store.events.waiting()] == [EventKind.REFUSED]
+    assert folders(settings) == []
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "cause", "limits"),
+    [
+        ("CRASH", ReasonCode.WORKER_LOST, {}),
+        ("ERROR", ReasonCode.SCREENING_FAILED, {}),
+        ("GROW", ReasonCode.MEMORY_LIMIT, {}),
+        ("HANG", ReasonCode.TIME_LIMIT, {"time_limit_s": 0.5}),
+    ],
+)
+def test_one_poisoned_scan_is_quarantined_and_three_good_ones_go_on(
+    working: Callable[..., Any],
+    scanner: Scanner,
+    store: Store,
+    finished: Callable[[int], list[ScanRow]],
+    settings: Settings,
+    behaviour: str,
+    cause: ReasonCode,
+    limits: dict[str, Any],
+) -> None:
+    scanner.send("1.0", accession=behaviour)
+    for number in (1, 2, 3):
+        scanner.send(f"1.{number}")
+    working(changed=changed(settings, work=limits))
+    poison, *good = finished(4)
+    assert [(scan.state, scan.attempts) for scan in good] == [(ScanState.DONE, 1)] * 3
+    assert (poison.state, poison.attempts) == (ScanState.FAILED, 3)
+    assert poison.reason_code is ReasonCode.ATTEMPTS_EXHAUSTED
+    assert cause.value in (poison.reason_text or "")
+    assert "Zhang" not in (poison.reason_text or "")
+    lost = [event for event in store.events.waiting() if event.kind is EventKind.ATTEMPT_LOST]
+    assert [event.reason for event in lost] == [cause] * 3
+    assert [event.kind for event in store.events.waiting()][-1] is EventKind.FAILED
+
+
+@pytest.mark.parametrize("stub", ["silent", "broken_report"])
+def test_a_screening_that_leaves_no_good_report_is_a_lost_attempt(
+    working: Callable[..., Any],
+    scanner: Scanner,
+    finished: Callable[[int], list[ScanRow]],
+    settings: Settings,
+    stub: str,
+) -> None:
+    scanner.send("1.1")
+    working(f"tests.work.stubs:{stub}")
+    (scan,) = finished(1)
+    assert (scan.state, scan.reason_code) == (ScanState.FAILED, ReasonCode.ATTEMPTS_EXHAUSTED)
+    assert folders(settings) == []
+
+
+def test_a_scan_does_not_pay_for_a_bad_pack(
+    working: Callable[..., Any],
+    scanner: Scanner,
+    store: Store,
+    until: Callable[[Callable[[], bool]], None],
+    settings: Settings,
+) -> None:
+    scanner.send("1.1", accession="PACK")
+    working()
+
+    def problem() -> Any:
+        return (read_heartbeat(settings.box.state_directory, "work") or {}).get("problem")
+
+    until(lambda: problem() == "screening_unable")
+    until(lambda: store.scans.last()[0].lease_owner is None)
+    scan = store.scans.last()[0]
+    assert (scan.state, scan.attempts) == (ScanState.COMPLETE, 0)
+
+
+def test_a_child_that_cannot_start_costs_no_scan_an_attempt(
+    working: Callable[..., Any],
+    scanner: Scanner,
+    store: Store,
+    until: Callable[[Callable[[], bool]], None],
+    settings: Settings,
+) -> None:
+    scanner.send("1.1")
+    working("tests.work.stubs:missing")
+    until(
+        lambda: (read_heartbeat(settings.box.state_directory, "work") or {}).get("problem") == "screener_does_not_start"
+    )
+    until(lambda: bool(store.scans.last()) and store.scans.last()[0].state is ScanState.COMPLETE)
+    assert store.scans.last()[0].attempts == 0
+
+
+def test_the_child_is_replaced_after_some_scans(
+    working: Callable[..., Any], scanner: Scanner, finished: Callable[[int], list[ScanRow]], settings: Settings
+) -> None:
+    for number in range(5):
+        scanner.send(f"1.{number}", 1)
+    working(changed=changed(settings, work={"recycle_after_scans": 2}))
+    assert [scan.state for scan in finished(5)] == [ScanState.DONE] * 5
+
+
+def test_stopping_gives_the_scan_back_without_an_attempt(
+    working: Callable[..., Any],
+    scanner: Scanner,
+    store: Store,
+    until: Callable[[Callable[[], bool]], None],
+    settings: Settings,
+) -> None:
+    scanner.send("1.1", accession="HANG")
+    stop = working()
+    until(lambda: bool(store.scans.last()) and store.scans.last()[0].lease_owner is not None)
+    heartbeat = read_heartbeat(settings.box.state_directory, "work")
+    assert heartbeat is not None
+    stop.set()
+    until(lambda: store.scans.last()[0].lease_owner is None)
+    scan = store.scans.last()[0]
+    assert (scan.state, scan.attempts) == (ScanState.COMPLETE, 0)
+    until(lambda: read_heartbeat(settings.box.state_directory, "work") is None)
+    assert folders(settings) == []
+
+
+def test_a_killed_child_is_replaced_and_the_scan_tried_again(
+    working: Callable[..., Any],
+    scanner: Scanner,
+    store: Store,
+    until: Callable[[Callable[[], bool]], None],
+    settings: Settings,
+) -> None:
+    scanner.send("1.1", accession="HANG")
+    working()
+    until(lambda: bool(store.scans.last()) and store.scans.last()[0].lease_owner is not None)
+    first = read_heartbeat(settings.box.state_directory, "work")
+    assert first is not None
+    os.kill(first["child_pid"], signal.SIGKILL)
+    until(lambda: store.scans.last()[0].attempts == 2)
+    assert [event.reason for event in store.events.waiting()] == [ReasonCode.WORKER_LOST]
+
+
+def test_the_heartbeat_says_what_is_at_hand(
+    working: Callable[..., Any],
+    scanner: Scanner,
+    store: Store,
+    until: Callable[[Callable[[], bool]], None],
+    settings: Settings,
+) -> None:
+    scanner.send("1.1", accession="HANG")
+    working()
+    seen: dict[str, Any] = {}
+
+    def hanging() -> bool:
+        seen.update(read_heartbeat(settings.box.state_directory, "work") or {})
+        return seen.get("stage") == "reading"
+
+    until(hanging)
+    assert seen["scan"] == store.scans.last()[0].id
+    assert seen["pid"] == os.getpid()
+    assert psutil.pid_exists(seen["child_pid"])
+    assert seen["child_resident_mib"] > 1.0
+    assert set(seen) == {
+        "service",
+        "pid",
+        "time",
+        "problem",
+        "scan",
+        "stage",
+        "scan_seconds",
+        "child_pid",
+        "child_resident_mib",
+        "finished",
+    }
+
+
+def test_with_a_destination_the_scan_waits_for_delivery(
+    working: Callable[..., Any],
+    scanner: Scanner,
+    store: Store,
+    until: Callable[[Callable[[], bool]], None],
+    settings: Settings,
+) -> None:
+    scanner.send("1.1")
+    destination = {"name": "pacs", "ae_title": "PACS", "address": "127.0.0.1"}
+    working(changed=changed(settings, deliver={"destinations": [destination]}))
+    until(lambda: bool(store.scans.last()) and store.scans.last()[0].state is ScanState.DELIVERING)
+    scan = store.scans.last()[0]
+    (entry,) = store.outbox.due("pacs")
+    assert (entry.destination, entry.scan_id, entry.payload["folder"]) == ("pacs", scan.id, scan.folder)
+
+
+def test_a_second_service_on_the_same_state_is_refused(
+    working: Callable[..., Any],
+    settings: Settings,
+    until: Callable[[Callable[[], bool]], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    working()
+    until(lambda: read_heartbeat(settings.box.state_directory, "work") is not None)
+    monkeypatch.setattr(work, "_PREDECESSOR_ENDS_WITHIN_S", 0.1)
+    with pytest.raises(ApplianceError, match="another work service already runs"):
+        work.run(settings, threading.Event())
+
+
+def _lose_database(settings: Settings) -> None:
+    for suffix in ("", "-wal", "-shm"):
+        settings.box.database.with_name(f"appliance.db{suffix}").unlink(missing_ok=True)
+
+
+def test_after_the_database_is_lost_nothing_is_done_twice(
+    settings: Settings, scanner: Scanner, until: Callable[[Callable[[], bool]], None], working: Callable[..., Any]
+) -> None:
+    for number in range(3):
+        scanner.send(f"1.{number}", 2)
+    scanner.send("1.7", accession="REFUSE")
+    stop = working()
+    settings.box.database.parent.mkdir(exist_ok=True)
+
+    def ended(count: int) -> bool:
+        if not settings.box.database.exists():
+            return False
+        with open_database(settings.box.database) as store:
+            return sum(store.scans.summary().counts[state] for state in TERMINAL) >= count
+
+    def marked(count: int) -> bool:
+        return len(list(settings.box.results.glob("*/finished.json"))) == count
+
+    until(lambda: ended(4) and marked(3))
+    stop.set()
+    until(lambda: read_heartbeat(settings.box.state_directory, "work") is None)
+    before = {path: path.stat().st_mtime_ns for path in settings.box.results.glob("*/report.json")}
+    with open_database(settings.box.database) as store:
+        known = {scan.series_instance_uid: scan.id for scan in store.scans.last() if scan.state is ScanState.DONE}
+    _lose_database(settings)
+    scanner.send("1.8", 2)
+    working()
+    until(lambda: ended(5) and marked(4))
+    with open_database(settings.box.database) as store:
+        scans = {scan.series_instance_uid: scan for scan in store.scans.last()}
+        assert sorted(scans) == ["1.0", "1.1", "1.2", "1.7", "1.8"]
+        assert {uid: scans[uid].id for uid in known} == known
+        assert scans["1.7"].state is ScanState.REFUSED
+        assert scans["1.8"].state is ScanState.DONE
+    after = {path: path.stat().st_mtime_ns for path in settings.box.results.glob("*/report.json")}
+    assert before.items() <= after.items()
+    assert len(after) == 4
+
+
+def test_a_damaged_database_is_rebuilt_from_what_lies_on_disk(
+    settings: Settings, scanner: Scanner, until: Callable[[Callable[[], bool]], None], working: Callable[..., Any]
+) -> None:
+    scanner.send("1.1", 2)
+    stop = working()
+    until(lambda: bool(list(settings.box.results.glob("*/finished.json"))))
+    stop.set()
+    until(lambda: read_heartbeat(settings.box.state_directory, "work") is None)
+    settings.box.database.write_bytes(b"\xff" * 40960)
+    working()
+    until(lambda: bool(list(settings.box.state_directory.glob("appliance.db.corrupt-*"))))
+    until(lambda: read_heartbeat(settings.box.state_directory, "work") is not None)
+    with open_database(settings.box.database) as store:
+        (scan,) = store.scans.last()
+        assert (scan.state, scan.series_instance_uid) == (ScanState.DONE, "1.1")
+        assert [event.kind for event in store.events.waiting()] == [EventKind.DATABASE_RECOVERED]
+
+
+def test_a_result_that_was_renamed_but_not_committed_is_taken_up(
+    settings: Settings,
+    scanner: Scanner,
+    finished: Callable[[int], list[ScanRow]],
+    working: Callable[..., Any],
+    store: Store,
+) -> None:
+    scanner.send("1.1", 2)
+    stop = working()
+    (scan,) = finished(1)
+    stop.set()
+    with store.atomic():  # as a kill between the last rename and the commit leaves it
+        for table in ("measurements", "findings", "screenings", "key_images", "results"):
+            store.execute(f"DELETE FROM {table}")
+        store.execute("UPDATE scans SET state = 'complete', finished_at = NULL, attempts = 1")
+    report = settings.box.results / scan.folder / "report.json"
+    content = json.loads(report.read_text())
+    content["scan"]["slices"] = 99
+    report.write_text(json.dumps(content))
+    working()
+    (again,) = finished(1)
+    assert (again.state, again.slices, again.attempts) == (ScanState.DONE, 99, 2)
+
+
+def test_leftovers_of_a_killed_predecessor_are_swept(
+    settings: Settings, working: Callable[..., Any], until: Callable[[Callable[[], bool]], None]
+) -> None:
+    leftover = settings.box.results / ".part-1-r1-abcd"
+    leftover.mkdir(parents=True)
+    (leftover / "report.json").write_text("half")
+    working()
+    until(lambda: not leftover.exists())
+
+
+def test_images_that_vanished_fail_the_scan_and_not_the_service(
+    settings: Settings,
+    scanner: Scanner,
+    finished: Callable[[int], list[ScanRow]],
+    working: Callable[..., Any],
+    store: Store,
+) -> None:
+    name = scanner.send("1.1", 2, accession="HANG")
+    scanner.send("1.2", 2)
+    stop = working(changed=changed(settings, work={"time_limit_s": 1.0}))
+    finished(1)
+    shutil.rmtree(settings.box.spool / "associations" / name)
+    first, second = finished(2)
+    assert (first.state, second.state) == (ScanState.FAILED, ScanState.DONE)
+    assert not stop.is_set()
