@@ -77,3 +77,28 @@ def test_links_within_the_manual_lead_somewhere():
     for path in [*DOCS.rglob("*.md"), DOCS.parent / "README.md"]:
         for target in re.findall(r"\]\((?!https?://|#)([^)#]+)", path.read_text(encoding="utf-8")):
             assert (path.parent / target).exists(), f"{path.name} links to {target}"
+
+
+def test_every_transfer_syntax_and_status_is_in_the_manual():
+    from appliance.dicom import negotiation, storage_service
+    from appliance.dicom.transfer_syntaxes import RECEIVED_TRANSFER_SYNTAXES
+
+    text = page("dicom.md")
+    for uid, name in RECEIVED_TRANSFER_SYNTAXES.items():
+        assert f"| {name} | {uid} |" in text
+    public = {name: value for name, value in vars(storage_service).items() if name.isupper() and name[0] != "_"}
+    statuses = [value for value in public.values() if isinstance(value, int)]
+    assert len(statuses) >= 3
+    for status in statuses:
+        assert f"`0x{status:04X}`" in text
+    for rejection in vars(negotiation).values():
+        if isinstance(rejection, negotiation.Rejection):
+            source = {1: "user", 3: "presentation"}[rejection.source]
+            assert f"| {rejection.source} {source} | {rejection.diagnostic} " in text
+
+
+def test_every_topic_is_in_the_manual():
+    from appliance.health.model import MESSAGES
+
+    for leaf in MESSAGES:
+        assert f"| `appliances/<box>/{leaf}` |" in page("interfaces.md")
