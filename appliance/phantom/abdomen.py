@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from appliance.phantom import courses
+from appliance.phantom.gut import GutPainter, below_diaphragm
 from appliance.phantom.lungs import dome
-from appliance.phantom.shapes import ellipsoid, smooth_union, spline, tube, widened
+from appliance.phantom.shapes import ellipsoid, smooth_union, spline, tube
 from appliance.phantom.texture import generator, smooth_field
 from appliance.phantom.tissues import Tissue
 from appliance.phantom.trees import grow
@@ -17,26 +19,8 @@ if TYPE_CHECKING:
     from appliance.phantom.frame import Frame
     from appliance.phantom.grid import Floats, Vector
 
-_KIDNEYS = {"left": ((-88.0, 30.0, 62.0), Tissue.KIDNEY_LEFT), "right": ((-103.0, 30.0, -62.0), Tissue.KIDNEY_RIGHT)}
-_KIDNEY_RADII = (54.0, 26.0, 29.0)
-_STOMACH = ((-8.0, 4.0, 62.0, 30.0), (-25.0, -18.0, 66.0, 35.0), (-50.0, -42.0, 58.0, 29.0), (-78.0, -60.0, 40.0, 23.0),
-            (-96.0, -62.0, 12.0, 18.0), (-92.0, -48.0, -16.0, 13.0))  # fmt: skip
-_PANCREAS = ((-122.0, -12.0, -24.0, 12.0), (-104.0, -18.0, -18.0, 13.0), (-94.0, -26.0, 6.0, 9.0), (-84.0, -20.0, 34.0, 9.5),
-             (-70.0, -4.0, 62.0, 9.0), (-58.0, 10.0, 80.0, 7.5))  # fmt: skip
-_DUODENUM = ((-92.0, -46.0, -20.0, 12.0), (-100.0, -24.0, -42.0, 13.0), (-130.0, -8.0, -44.0, 13.0), (-150.0, -8.0, -22.0, 12.0),
-             (-148.0, -14.0, 16.0, 11.0), (-122.0, -22.0, 34.0, 11.0))  # fmt: skip
-_COLON = ((-300.0, -10.0, -88.0, 24.0), (-230.0, -10.0, -92.0, 26.0), (-170.0, 2.0, -96.0, 24.0), (-126.0, -8.0, -94.0, 22.0),
-          (-118.0, -48.0, -78.0, 20.0), (-140.0, -68.0, -30.0, 18.0), (-142.0, -68.0, 24.0, 18.0), (-110.0, -58.0, 80.0, 17.0),
-          (-70.0, -16.0, 104.0, 17.0), (-110.0, 12.0, 102.0, 15.0), (-170.0, 14.0, 100.0, 14.0), (-230.0, 8.0, 98.0, 14.0),
-          (-300.0, 10.0, 80.0, 14.0))  # fmt: skip
-_PORTAL = (
-    (-108.0, -20.0, -8.0, 6.0),
-    (-84.0, -18.0, -24.0, 6.5),
-    (-62.0, -18.0, -42.0, 7.0),
-    (-52.0, -18.0, -60.0, 5.0),
-)
-_SPLENIC = ((-86.0, -14.0, 0.0, 4.2), (-76.0, -8.0, 36.0, 4.0), (-60.0, 12.0, 70.0, 3.8), (-48.0, 26.0, 92.0, 3.4))
-_MESENTERIC = ((-90.0, -18.0, 4.0, 4.0), (-130.0, -36.0, 2.0, 4.2), (-190.0, -44.0, -8.0, 3.4))
+_KIDNEYS = {"left": ((-90.0, 22.0, 61.0), Tissue.KIDNEY_LEFT), "right": ((-104.0, 22.0, -61.0), Tissue.KIDNEY_RIGHT)}
+_KIDNEY_RADII = (53.0, 24.0, 27.0)
 
 
 class AbdomenPainter:
@@ -59,26 +43,25 @@ class AbdomenPainter:
         """Paint muscles first, then organs from the back to the front."""
         self._paint_muscles()
         self._paint_diaphragm()
-        self._paint_bowel()
+        gut = GutPainter(self.canvas, self.frame)
+        gut.paint_bowel()
         absent = self.options.missing_organs
         for side in ("left", "right"):
             if f"kidney_{side}" not in absent:
                 self._paint_kidney(side)
         for name, paint in (
-            ("stomach", self._paint_stomach), ("pancreas", self._paint_pancreas), ("spleen", self._paint_spleen),
-            ("liver", self._paint_liver), ("gallbladder", self._paint_gallbladder),
-        ):  # fmt: skip
+            ("stomach", gut.paint_stomach),
+            ("pancreas", self._paint_pancreas),
+            ("spleen", self._paint_spleen),
+            ("liver", self._paint_liver),
+            ("gallbladder", self._paint_gallbladder),
+        ):
             if name not in absent:
                 paint()
         self._paint_adrenals()
 
     def _box(self, low: Vector, high: Vector) -> Box | None:
         return self.canvas.grid.slices(self.frame.point(*low), self.frame.point(*high), 2.0)
-
-    def _below(self, z: Floats, y: Floats, x: Floats, gap_mm: float) -> Floats:
-        """Distance to the space below the diaphragm and inside the wall."""
-        floor = (z - dome(self.frame, y, x) + gap_mm) * 0.72
-        return np.asarray(np.maximum(floor, self.frame.cavity(z, y, x) + gap_mm), dtype=np.float32)
 
     def _ripple(self, name: str, length_mm: float, box: Box) -> Floats:
         return smooth_field(self.options.seed, name, length_mm, self.canvas.grid.crop(box))
@@ -90,21 +73,35 @@ class AbdomenPainter:
         for side in (-1.0, 1.0):
             spine = self.frame.spine_y
             sz = self.frame.sz
-            psoas = np.array([
-                (z * sz, float(spine(z * sz)) + back, side * left * self.frame.sx, radius * scale)
-                for z, back, left, radius in ((-52, 6, 24, 4), (-80, 2, 29, 8), (-115, -1, 34, 12.5), (-150, -3, 38, 16),
-                                              (-190, -5, 42, 18.5), (-235, -18, 50, 18), (-300, -50, 66, 15))
-            ])  # fmt: skip
+            psoas = np.array(
+                [
+                    (z * sz, float(spine(z * sz)) + back, side * left * self.frame.sx, radius * scale)
+                    for z, back, left, radius in (
+                        (-52, 6, 24, 4),
+                        (-80, 2, 29, 8),
+                        (-115, -1, 34, 12.5),
+                        (-150, -3, 38, 16),
+                        (-190, -5, 42, 18.5),
+                        (-235, -18, 50, 18),
+                        (-300, -50, 66, 15),
+                    )
+                ]
+            )
             found = self.canvas.tube_distance(tube(spline(psoas, 5.0)), 6.0)
             if found is not None:
                 box, distance = found
                 distance += 1.0 * self._ripple("psoas", 12.0, box)
                 self.canvas.blend(distance, box, muscle + 3.0 * self._ripple("psoas hu", 6.0, box), Tissue.MUSCLE)
-            square = np.array([
-                (z * sz, float(spine(z * sz)) + back, side * left * self.frame.sx, 8.5 * scale)
-                for z, back, left in ((-60, 26, 52), (-110, 26, 58), (-150, 26, 64), (-188, 28, 72))
-            ])  # fmt: skip
+            square = np.array(
+                [
+                    (z * sz, float(spine(z * sz)) + back, side * left * self.frame.sx, 8.5 * scale)
+                    for z, back, left in ((-60, 26, 52), (-110, 26, 58), (-150, 26, 64), (-188, 28, 72))
+                ]
+            )
             self.canvas.paint_tubes(tube(spline(square, 6.0)), muscle, Tissue.MUSCLE)
+        self._paint_white_line()
+
+    def _paint_white_line(self) -> None:
         box = self._box((-300.0, -120.0, -60.0), (40.0, -50.0, 60.0))
         if box is not None:  # the rectus muscles stand out from the belly's fat, parted by the white line
             local = self.canvas.grid.crop(box)
@@ -143,26 +140,24 @@ class AbdomenPainter:
             left = ellipsoid(z, y, x, point(-14.0, -58.0, 2.0), sized(34.0, 34.0, 66.0), (0.0, -16.0, 14.0))
             whole = smooth_union(right, left, 22.0)
             # The visceral surface is pressed in by kidney, stomach and vessels.
-            dent = ellipsoid(z, y, x, point(-112.0, 30.0, -52.0), point(66.0, 40.0, 48.0))
-            hilum = ellipsoid(z, y, x, point(-80.0, -14.0, -6.0), point(52.0, 30.0, 40.0))
+            dent = ellipsoid(z, y, x, point(-112.0, 30.0, -52.0), point(60.0, 34.0, 41.0))
+            hilum = ellipsoid(z, y, x, point(-80.0, -14.0, -6.0), point(44.0, 25.0, 36.0))
             cava = np.sqrt((y - point(0, 0, 0)[1]) ** 2 + (x - point(0, 0, -25.0)[2]) ** 2) - 13.0
             carved = np.maximum(
                 whole, -smooth_union(smooth_union(dent, hilum, 10.0), np.broadcast_to(cava, dent.shape), 4.0)
             )
-            return np.asarray(np.maximum(carved + bumps, self._below(z, y, x, 4.0)), dtype=np.float32)
+            return np.asarray(np.maximum(carved + bumps, below_diaphragm(self.frame, z, y, x, 4.0)), dtype=np.float32)
 
         distance = self.canvas.distance(shape, box)
         base = self.options.liver_hu + 50.0 * self.contrast
         self.canvas.blend(distance, box, base + 2.0 * self._ripple("liver hu", 8.0, box), Tissue.LIVER)
-        self._paint_liver_vessels(box)
+        self._paint_liver_vessels()
 
-    def _paint_liver_vessels(self, box: Box) -> None:
+    def _paint_liver_vessels(self) -> None:
         random = generator(self.options.seed, "liver vessels")
         cloud = random.uniform((-120.0, -70.0, -125.0), (15.0, 65.0, 45.0), size=(420, 3))
-        inside = (
-            ellipsoid(*(cloud[:, i].astype(np.float32) for i in range(3)), (-44.0, -5.0, -68.0), (72.0, 70.0, 54.0))
-            < 0.0
-        )
+        z, y, x = (cloud[:, axis].astype(np.float32) for axis in range(3))
+        inside = ellipsoid(z, y, x, (-44.0, -5.0, -68.0), (72.0, 70.0, 54.0)) < 0.0
         targets = cloud[inside] * np.array([self.frame.sz, self.frame.sy, self.frame.sx])
         half = len(targets) // 2
         hepatic = grow(self.frame.point(10.0, 2.0, -30.0), targets[:half], 6.0, 1.4, random)
@@ -173,42 +168,24 @@ class AbdomenPainter:
             liver = self.canvas.tissue[tree_box] == Tissue.LIVER
             # Blood is darker than liver without contrast; the screening must cope with that.
             self.canvas.blend(distance, tree_box, self.blood, Tissue.VESSEL, liver)
-        del box
 
     def _paint_spleen(self) -> None:
-        box = self._box((-125.0, -60.0, 30.0), (25.0, 86.0, 136.0))
+        box = self._box((-130.0, -60.0, 40.0), (25.0, 90.0, 136.0))
         if box is None:
             return
         scale = self.options.spleen_scale
 
         def shape(z: Floats, y: Floats, x: Floats) -> Floats:
-            radii = tuple(r * scale for r in self.frame.point(52.0, 44.0, 26.0))
-            body = ellipsoid(z, y, x, self.frame.point(-38.0, 34.0, 98.0), radii, (-32.0, 0.0, -14.0))  # type: ignore[arg-type]
-            dent = ellipsoid(z, y, x, self.frame.point(-40.0, 4.0, 66.0), self.frame.point(46.0, 40.0, 30.0))
-            return np.asarray(np.maximum(np.maximum(body, -dent), self._below(z, y, x, 4.0)), dtype=np.float32)
+            radii = tuple(r * scale for r in self.frame.point(55.0, 50.0, 31.0))
+            body = ellipsoid(z, y, x, self.frame.point(-50.0, 30.0, 98.0), radii, (-32.0, 0.0, -14.0))  # type: ignore[arg-type]
+            dent = ellipsoid(z, y, x, self.frame.point(-50.0, 2.0, 62.0), self.frame.point(54.0, 40.0, 30.0))
+            return np.asarray(
+                np.maximum(np.maximum(body, -dent), below_diaphragm(self.frame, z, y, x, 4.0)), dtype=np.float32
+            )
 
         base = self.options.spleen_hu + 70.0 * self.contrast
         distance = self.canvas.distance(shape, box)
         self.canvas.blend(distance, box, base + 2.0 * self._ripple("spleen hu", 8.0, box), Tissue.SPLEEN)
-
-    def _paint_stomach(self) -> None:
-        course = np.array([(*self.frame.point(*p[:3]), p[3]) for p in _STOMACH])
-        found = self.canvas.tube_distance(tube(spline(course, 4.0)), 4.0)
-        if found is None:
-            return
-        box, distance = found
-        local = self.canvas.grid.crop(box)
-        distance = distance + 2.0 * smooth_field(self.options.seed, "rugae", 12.0, local)
-        limit = self.canvas.distance(lambda z, y, x: self._below(z, y, x, 4.5), box)
-        distance = np.maximum(distance, limit).astype(np.float32)
-        self.canvas.blend(distance, box, 42.0 + 20.0 * self.contrast, Tissue.STOMACH)
-        content = 22.0 + 14.0 * smooth_field(self.options.seed, "meal", 8.0, local)
-        self.canvas.blend(distance + 3.5, box, content, None)
-        _, y, _ = local.axes()
-        gravity = y if self.options.patient_position in {"HFS", "FFS"} else -y
-        level = -44.0 * self.frame.sy if self.options.patient_position in {"HFS", "FFS"} else -6.0 * self.frame.sy
-        gas = np.maximum(distance + 3.5, gravity - level).astype(np.float32)
-        self.canvas.blend(gas, box, -990.0, Tissue.BOWEL_GAS)
 
     def _paint_kidney(self, side: str) -> None:
         centre, tissue = _KIDNEYS[side]
@@ -229,23 +206,26 @@ class AbdomenPainter:
 
         distance = self.canvas.distance(outer, box) + 0.8 * self._ripple("kidney surface", 14.0, box)
         hollow = self.canvas.distance(sinus, box) + 2.2 * self._ripple("sinus", 9.0, box)
-        capsule = np.abs(distance - 12.0 - 3.0 * self._ripple("gerota", 24.0, box)) - 0.4
+        fascia = np.abs(distance - 12.0 - 3.0 * self._ripple("gerota", 24.0, box)) - np.float32(0.4)
         fat = self.canvas.tissue[box] == Tissue.VISCERAL_FAT
-        self.canvas.blend(capsule, box, -40.0, None, fat)
+        self.canvas.blend(np.asarray(fascia, dtype=np.float32), box, -40.0, None, fat)
         base = 32.0 + 110.0 * self.contrast
         self.canvas.blend(distance, box, base + 2.0 * self._ripple("kidney hu", 7.0, box), tissue)
         self.canvas.blend(np.maximum(hollow, distance).astype(np.float32), box, -80.0, Tissue.VISCERAL_FAT)
         pelvis = (middle[0] - 4.0, middle[1] - 9.0, middle[2] - sign * 20.0)
-        self.canvas.paint(lambda z, y, x: ellipsoid(z, y, x, pelvis, (10.0, 6.0, 9.0)), tuple(p - 14.0 for p in pelvis),  # type: ignore[arg-type]
-                          tuple(p + 14.0 for p in pelvis), 8.0, None)  # fmt: skip
+        self.canvas.paint_around(lambda z, y, x: ellipsoid(z, y, x, pelvis, (10.0, 6.0, 9.0)), pelvis, 14.0, 8.0, None)
         vein = [
             (*pelvis, 4.5),
             (pelvis[0] + 6.0, pelvis[1] - 6.0, sign * 30.0, 4.5),
             (pelvis[0] + 12.0, pelvis[1] - 14.0, sign * 14.0, 4.5),
         ]
         self.canvas.paint_tubes(tube(spline(vein, 4.0)), self.blood, Tissue.VESSEL)
-        self.canvas.paint_tubes(tube(spline([(middle[0] - 16.0, pelvis[1], pelvis[2], 2.2), (middle[0] - 70.0, pelvis[1] - 4.0, sign * 42.0, 2.0),
-                                             (middle[0] - 170.0, pelvis[1], sign * 36.0, 2.0)], 6.0)), 15.0, None)  # fmt: skip
+        ureter = [
+            (middle[0] - 16.0, pelvis[1], pelvis[2], 2.2),
+            (middle[0] - 70.0, pelvis[1] - 4.0, sign * 42.0, 2.0),
+            (middle[0] - 170.0, pelvis[1], sign * 36.0, 2.0),
+        ]
+        self.canvas.paint_tubes(tube(spline(ureter, 6.0)), 15.0, None)
 
     def paint_stone(self) -> None:
         """Paint the stone, a ball in the lower calyx; painted last so that nothing covers it."""
@@ -267,7 +247,7 @@ class AbdomenPainter:
         return z - 17.0, y - 5.0, x - sign * 9.0
 
     def _paint_pancreas(self) -> None:
-        course = np.array([(*self.frame.point(*p[:3]), p[3]) for p in _PANCREAS])
+        course = np.array([(*self.frame.point(*p[:3]), p[3]) for p in courses.PANCREAS])
         found = self.canvas.tube_distance(tube(spline(course, 4.0)), 6.0)
         if found is not None:
             box, distance = found
@@ -278,19 +258,20 @@ class AbdomenPainter:
                 38.0 + 40.0 * self.contrast + 4.0 * self._ripple("pancreas hu", 5.0, box),
                 Tissue.PANCREAS,
             )
-        for points in (_PORTAL, _SPLENIC, _MESENTERIC):
+        for points in (courses.PORTAL_VEIN, courses.SPLENIC_VEIN, courses.MESENTERIC_VEIN):
             vessel = np.array([(*self.frame.point(*p[:3]), p[3]) for p in points])
             self.canvas.paint_tubes(tube(spline(vessel, 4.0)), self.blood, Tissue.VESSEL)
 
     def _paint_gallbladder(self) -> None:
         centre = self.frame.point(-98.0, -52.0, -52.0)
-        low, high = tuple(c - 34.0 for c in centre), tuple(c + 34.0 for c in centre)
 
         def shape(z: Floats, y: Floats, x: Floats) -> Floats:
             return ellipsoid(z, y, x, centre, (26.0, 13.0, 12.0), (0.0, -14.0, 24.0))
 
-        self.canvas.paint(lambda z, y, x: shape(z, y, x) - 1.5, low, high, 38.0, Tissue.GALLBLADDER)  # type: ignore[arg-type]
-        self.canvas.paint(shape, low, high, 8.0, Tissue.GALLBLADDER)  # type: ignore[arg-type]
+        self.canvas.paint_around(
+            lambda z, y, x: shape(z, y, x) - np.float32(1.5), centre, 34.0, 38.0, Tissue.GALLBLADDER
+        )
+        self.canvas.paint_around(shape, centre, 34.0, 8.0, Tissue.GALLBLADDER)
 
     def _paint_adrenals(self) -> None:
         for sign, z in ((1.0, -46.0), (-1.0, -50.0)):
@@ -298,71 +279,3 @@ class AbdomenPainter:
             for tip in ((z - 14.0, 36.0, sign * 30.0), (z - 14.0, 38.0, sign * 44.0)):
                 course = [(*self.frame.point(*base), 3.0), (*self.frame.point(*tip), 2.2)]
                 self.canvas.paint_tubes(tube(spline(course, 4.0)), 25.0, Tissue.ADRENAL)
-
-    # --- bowel --------------------------------------------------------------------------------------
-    def _paint_bowel(self) -> None:
-        if "bowel" in self.options.missing_organs:
-            return
-        self._paint_loops()
-        seed = self.options.seed
-        for name, points, wall, haustra in (("duodenum", _DUODENUM, 2.5, 0.06), ("colon", _COLON, 2.2, 0.2)):
-            course = spline(np.array([(*self.frame.point(*p[:3]), p[3]) for p in points]), 4.0)
-            along = np.cumsum(np.r_[0.0, np.linalg.norm(np.diff(course[:, :3], axis=0), axis=1)])
-            course[:, 3] *= 1.0 + haustra * np.sin(along / 7.5) * (0.6 + 0.4 * np.sin(along / 47.0))
-            found = self.canvas.tube_distance(tube(course), 4.0)
-            if found is None:
-                continue
-            box, distance = found
-            local = self.canvas.grid.crop(box)
-            distance += 1.5 * smooth_field(seed, name, 13.0, local)
-            limit = self.canvas.distance(lambda z, y, x: self._below(z, y, x, 5.0), box)
-            distance = np.maximum(distance, limit).astype(np.float32)
-            self.canvas.blend(distance, box, 40.0 + 30.0 * self.contrast, Tissue.BOWEL)
-            meal = smooth_field(seed, f"{name} content", 5.0, local)
-            self.canvas.blend(distance + wall, box, 25.0 + (30.0 if name == "colon" else 8.0) * meal, None)
-            if name == "colon":
-                froth = np.maximum(distance + wall, 1.6 - meal) * 1.5
-                self.canvas.blend(froth.astype(np.float32), box, -500.0, None)
-                self._fill_with_gas(box, distance + wall, 0.55)
-
-    def _fill_with_gas(self, box: Box, inner: Floats, share: float) -> None:
-        """Gas rises to the front of each stretch of bowel; where it stands follows a slow random field."""
-        local = self.canvas.grid.crop(box)
-        _, y, _ = local.axes()
-        place = smooth_field(self.options.seed, "gas", 55.0, local)
-        up = 1.0 if self.options.patient_position in {"HFS", "FFS"} else -1.0
-        level = up * y + 62.0 * self.frame.sy * (0.7 - share) - 30.0 * place
-        gas = np.maximum(inner + 0.6, level + 6.0).astype(np.float32)
-        self.canvas.blend(gas, box, -985.0, Tissue.BOWEL_GAS)
-
-    def _paint_loops(self) -> None:
-        """Small bowel: one long tube folded at random in the middle of the belly."""
-        random = generator(self.options.seed, "small bowel")
-        count = 74
-        points = []
-        here = np.array([-150.0, -40.0, 20.0])
-        low, high = np.array([-310.0, -74.0, -68.0]), np.array([-138.0, -2.0, 72.0])
-        way = np.array([0.0, 0.0, 1.0])
-        for _ in range(count):
-            way = 0.55 * way + random.normal(0.0, 1.0, 3) * np.array([0.8, 0.7, 1.0])
-            way /= np.linalg.norm(way)
-            there = here + 22.0 * way
-            out = (there < low) | (there > high)
-            way[out] *= -1.0
-            here = np.clip(here + 22.0 * way, low, high)
-            points.append((*self.frame.point(*here), 9.5 + 2.5 * random.random()))
-        course = spline(points, 5.0)
-        found = self.canvas.tube_distance(tube(course), 4.0)
-        if found is None:
-            return
-        box, distance = found
-        limit = self.canvas.distance(lambda z, y, x: self._below(z, y, x, 9.0), box)
-        distance = np.maximum(distance, limit).astype(np.float32)
-        self.canvas.blend(distance, box, 38.0 + 30.0 * self.contrast, Tissue.BOWEL)
-        content = self.canvas.tube_distance(widened(tube(course), -3.0), 4.0)
-        if content is not None:
-            local = self.canvas.grid.crop(content[0])
-            self.canvas.blend(
-                content[1], content[0], 22.0 + 6.0 * smooth_field(self.options.seed, "chyme", 9.0, local), None
-            )
-        self._fill_with_gas(box, distance + 3.0, 0.25)

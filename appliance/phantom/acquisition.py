@@ -94,12 +94,14 @@ def series_geometry(options: PhantomOptions) -> Geometry:
 def patient_grid(options: PhantomOptions) -> Grid:
     """Return the grid the patient is painted on: what the scan sees, fine enough for its pixels."""
     geometry = series_geometry(options)
-    corners = np.array([
-        geometry.position_mm(k) + geometry.row_direction * c + geometry.column_direction * r
-        for k in (0, geometry.slices - 1)
-        for c in (0.0, (options.columns - 1) * options.pixel_spacing_mm)
-        for r in (0.0, (options.rows - 1) * options.pixel_spacing_mm)
-    ])  # fmt: skip
+    corners = np.array(
+        [
+            geometry.position_mm(k) + geometry.row_direction * c + geometry.column_direction * r
+            for k in (0, geometry.slices - 1)
+            for c in (0.0, (options.columns - 1) * options.pixel_spacing_mm)
+            for r in (0.0, (options.rows - 1) * options.pixel_spacing_mm)
+        ]
+    )
     low, high = corners.min(axis=0) - 3.0, corners.max(axis=0) + 3.0
     low = np.maximum(low, (-_MOST_LEFT_MM * options.width_scale, _MOST_FRONT_MM * options.depth_scale, -1e9))
     high = np.minimum(high, (_MOST_LEFT_MM * options.width_scale, _MOST_BACK_MM * options.depth_scale, 1e9))
@@ -135,7 +137,7 @@ def _in_plane(grid: Grid, index: int, targets_mm: Floats, kernel: str) -> Floats
         return matrix
     place = np.arange(count)
     gauss = np.exp(-0.5 * ((place[:, None] - place[None, :]) * step / sigma) ** 2)
-    gauss[gauss < 1e-4] = 0.0  # noqa: PLR2004  # keeps the matrix banded
+    gauss[gauss < 1e-4] = 0.0  # keeps the matrix banded
     gauss = (gauss / gauss.sum(axis=1, keepdims=True)).astype(np.float32)
     if unsharp == 0.0:
         return np.asarray(matrix @ gauss, dtype=np.float32)
@@ -209,8 +211,16 @@ class Scanner:
         options, geometry, grid = self.options, self.geometry, self.grid
         flip = [2, 1, 0]
         spacing = np.array(grid.spacing_mm)
-        matrix = np.column_stack([geometry.step_mm[flip], geometry.column_direction[flip] * geometry.pixel_spacing_mm,
-                                  geometry.row_direction[flip] * geometry.pixel_spacing_mm]) / spacing[:, None]  # fmt: skip
+        matrix = (
+            np.column_stack(
+                [
+                    geometry.step_mm[flip],
+                    geometry.column_direction[flip] * geometry.pixel_spacing_mm,
+                    geometry.row_direction[flip] * geometry.pixel_spacing_mm,
+                ]
+            )
+            / spacing[:, None]
+        )
         normal = geometry.step_mm / np.linalg.norm(geometry.step_mm)
         samples = max(round(options.slice_thickness_mm / grid.spacing_mm[0]), 1)
         total = np.zeros((options.rows, options.columns), dtype=np.float32)

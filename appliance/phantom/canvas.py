@@ -98,7 +98,7 @@ class Canvas:
             value = hu[local] if isinstance(hu, np.ndarray) else np.float32(hu)
             view += cover * (value - view)
             if tissue is not None:
-                self.tissue[part][cover > 0.5] = tissue  # noqa: PLR2004  # half a voxel
+                self.tissue[part][cover > 0.5] = tissue  # half a voxel
 
     def paint(
         self, shape: Shape, low: Vector, high: Vector, hu: float | Floats, tissue: int | None
@@ -110,6 +110,14 @@ class Canvas:
         distance = self.distance(shape, box)
         self.blend(distance, box, hu, tissue)
         return box, distance
+
+    def paint_around(
+        self, shape: Shape, middle: Vector, reach_mm: float, hu: float | Floats, tissue: int | None
+    ) -> None:
+        """Paint a smooth shape that lies within ``reach_mm`` of a point."""
+        low = (middle[0] - reach_mm, middle[1] - reach_mm, middle[2] - reach_mm)
+        high = (middle[0] + reach_mm, middle[1] + reach_mm, middle[2] + reach_mm)
+        self.paint(shape, low, high, hu, tissue)
 
     def tube_distance(self, segments: Sequence[Segment], reach_mm: float = 4.0) -> tuple[Box, Floats] | None:
         """Return the box around tubes and the distance to their nearest surface (large far away)."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from pydicom.dataset import Dataset, FileMetaDataset
@@ -44,7 +44,7 @@ SYNTAXES: dict[str, UID] = {
     "jpeg_ls_lossless": JPEGLSLossless,
     "jpeg_2000_lossless": JPEG2000Lossless,
 }
-KERNEL_NAME = {"soft": "B30f", "medium": "B45f", "sharp": "B70f"}
+KERNEL_NAME: dict[str, str] = {"soft": "B30f", "medium": "B45f", "sharp": "B70f"}
 _CHARACTER_SET = {"ascii": "ISO_IR 6", "gb18030": "GB18030", "utf-8": "ISO_IR 192"}
 _DATE, _TIME = "20260105", "083000"
 DATE_TIME = _DATE + _TIME
@@ -96,6 +96,7 @@ def decimal(value: float) -> str:
 
 
 def patient_and_study(options: PhantomOptions, identity: SeriesIdentity) -> Dataset:
+    """Return the modules that do not depend on the kind of image: patient, study, series, equipment, contrast."""
     ds = Dataset()
     ds.SpecificCharacterSet = _CHARACTER_SET[options.character_set]
     ds.StudyDate = ds.SeriesDate = ds.AcquisitionDate = ds.ContentDate = _DATE
@@ -132,6 +133,7 @@ def patient_and_study(options: PhantomOptions, identity: SeriesIdentity) -> Data
 
 
 def pixel_module(ds: Dataset, options: PhantomOptions) -> None:
+    """Describe the stored values (Image Pixel module, PS3.3 C.7.6.3)."""
     ds.SamplesPerPixel = 1
     ds.PhotometricInterpretation = "MONOCHROME2"
     ds.Rows, ds.Columns = options.rows, options.columns
@@ -150,10 +152,11 @@ def stored(image: NDArray[np.int16], options: PhantomOptions) -> NDArray[Any]:
 
 
 def intercept(options: PhantomOptions) -> int:
+    """Return the Rescale Intercept."""
     return _INTERCEPT_UNSIGNED if options.unsigned_pixels else 0
 
 
-def _file_meta(sop_class: str, instance_uid: str, syntax: UID) -> FileMetaDataset:
+def _file_meta(sop_class: UID, instance_uid: UID, syntax: UID) -> FileMetaDataset:
     meta = FileMetaDataset()
     meta.FileMetaInformationVersion = b"\x00\x01"
     meta.MediaStorageSOPClassUID = sop_class
@@ -167,13 +170,13 @@ def _file_meta(sop_class: str, instance_uid: str, syntax: UID) -> FileMetaDatase
 def _save(ds: Dataset, pixels: NDArray[Any], options: PhantomOptions, path: Path) -> None:
     """Encode the pixels in the chosen transfer syntax and write the file."""
     syntax = SYNTAXES[options.transfer_syntax]
-    ds.file_meta = _file_meta(str(ds.SOPClassUID), str(ds.SOPInstanceUID), syntax)
+    ds.file_meta = _file_meta(ds.SOPClassUID, ds.SOPInstanceUID, syntax)
     if syntax.is_compressed and syntax != DeflatedExplicitVRLittleEndian:
         ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
         ds.compress(syntax, pixels, generate_instance_uid=False)
     else:
-        order = ">" if syntax == ExplicitVRBigEndian else "<"
-        ds.PixelData = pixels.astype(pixels.dtype.newbyteorder(order)).tobytes()
+        kind: Literal[">", "<"] = ">" if syntax == ExplicitVRBigEndian else "<"
+        ds.PixelData = pixels.astype(pixels.dtype.newbyteorder(kind)).tobytes()
         ds["PixelData"].VR = "OW"
     ds.save_as(path, enforce_file_format=True)
 

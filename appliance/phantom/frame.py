@@ -15,6 +15,8 @@ from appliance.phantom.options import VERTEBRAE
 from appliance.phantom.shapes import superellipse
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from appliance.phantom.grid import Floats, Vector
     from appliance.phantom.options import PhantomOptions
 
@@ -88,7 +90,7 @@ class Frame:
         """Return y of the middle of the vertebral bodies at heights z, mm."""
         return np.asarray(np.interp(np.asarray(z_mm) / self.sz, _SPINE[:, 0], _SPINE[:, 1]) * self.sy, dtype=np.float32)
 
-    def _outline(self, table: np.ndarray, z: Floats) -> tuple[Floats, Floats, Floats]:
+    def _outline(self, table: NDArray[np.float64], z: Floats) -> tuple[Floats, Floats, Floats]:
         reference = np.asarray(z, dtype=np.float64) / self.sz
         # A little smoothing along z keeps the skin free of the table's corners.
         offsets, weights = (-12.0, -6.0, 0.0, 6.0, 12.0), (0.1, 0.23, 0.34, 0.23, 0.1)
@@ -126,7 +128,8 @@ class Frame:
         fat_z = np.asarray(fat * part, dtype=np.float32)
         front, back, half_width = self._outline(_MUSCLE, z)
         belly = np.asarray(np.interp(reference, (-260, -150, -40, 60), (1.2, 1.5, 1.0, 0.9)), dtype=np.float32)
-        return front - fat_z * belly - 2.0, back + fat_z * 1.05 + 2.0, half_width + fat_z + 2.0
+        two = np.float32(2.0)
+        return front - fat_z * belly - two, back + fat_z * np.float32(1.05) + two, half_width + fat_z + two
 
     def skin(self, z: Floats, y: Floats, x: Floats) -> Floats:
         """Distance to the skin."""

@@ -66,7 +66,7 @@ class Grid:
         starts = tuple(part.start for part in box)
         origin = tuple(self.origin_mm[i] + starts[i] * self.spacing_mm[i] for i in range(3))
         shape = tuple(part.stop - part.start for part in box)
-        return Grid(origin, self.spacing_mm, shape)  # type: ignore[arg-type]  # three each by construction
+        return Grid(origin, self.spacing_mm, shape)
 
     def coarse(self, step_mm: float) -> Grid:
         """Return a coarser grid that covers this one with a margin for cubic interpolation."""

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from appliance.phantom.shapes import spline, tube, widened
+from appliance.phantom import courses
+from appliance.phantom.shapes import smooth_union, spline, tube, widened
 from appliance.phantom.texture import generator, smooth_field
 from appliance.phantom.tissues import Tissue
 from appliance.phantom.trees import grow
@@ -37,18 +38,24 @@ class Side:
 
 
 RIGHT = Side(
-    -1.0, Tissue.LUNG_RIGHT, Tissue.LUNG_VESSEL_RIGHT, Tissue.EFFUSION_RIGHT,
-    (130.0, 2.0, -40.0), (92.0, 4.0, -32.0),
+    -1.0,
+    Tissue.LUNG_RIGHT,
+    Tissue.LUNG_VESSEL_RIGHT,
+    Tissue.EFFUSION_RIGHT,
+    (130.0, 2.0, -40.0),
+    (92.0, 4.0, -32.0),
     ((147.0, 10.0, 0.0, 8.5), (134.0, 13.0, -16.0, 7.4), (120.0, 15.0, -34.0, 6.6)),
-)  # fmt: skip
+)
 LEFT = Side(
-    1.0, Tissue.LUNG_LEFT, Tissue.LUNG_VESSEL_LEFT, Tissue.EFFUSION_LEFT,
-    (136.0, 4.0, 50.0), (96.0, 6.0, 38.0),
+    1.0,
+    Tissue.LUNG_LEFT,
+    Tissue.LUNG_VESSEL_LEFT,
+    Tissue.EFFUSION_LEFT,
+    (136.0, 4.0, 50.0),
+    (96.0, 6.0, 38.0),
     ((147.0, 10.0, 0.0, 8.5), (132.0, 15.0, 20.0, 6.6), (118.0, 18.0, 42.0, 6.0)),
-)  # fmt: skip
+)
 SIDES = (RIGHT, LEFT)
-TRACHEA = ((420.0, -38.0, 0.0, 9.0), (262.0, -30.0, 0.0, 9.0), (215.0, -14.0, -1.0, 9.0), (175.0, 2.0, -2.0, 9.0),
-           (147.0, 10.0, 0.0, 9.0))  # fmt: skip
 
 
 def dome(frame: Frame, y: Floats, x: Floats) -> Floats:
@@ -56,12 +63,10 @@ def dome(frame: Frame, y: Floats, x: Floats) -> Floats:
     u, v = np.asarray(x) / frame.sx, np.asarray(y) / frame.sy
     side = np.clip(0.5 - u / 40.0, 0.0, 1.0)
     top = 8.0 + 14.0 * side
-    middle_x = np.where(u < 0, -62.0, 62.0)
     outward = np.clip((np.abs(u) - 62.0) / 72.0, -0.85, 1.2)
     across = np.where(outward > 0, 58.0 * outward**2, 14.0 * outward**2)
     backward = (v + 18.0) / 98.0
-    along = np.where(backward > 0, 82.0 * backward**2, 34.0 * backward**2)
-    del middle_x
+    along = np.where(backward > 0, 64.0 * backward**2, 34.0 * backward**2)
     inspiration = 60.0 * (1.0 - frame.options.lung_height_scale)
     return np.asarray((top - across - along + inspiration) * frame.sz, dtype=np.float32)
 
@@ -76,7 +81,9 @@ def lung_distance(frame: Frame, mediastinum: Mediastinum, sign: float) -> object
         roof = (z - frame.sz * (_APEX_Z - 34.0 * (cap_x**2 + cap_y**2))) * 0.55
         inner = -mediastinum.distance(z, y, x)
         divide = 2.5 - sign * (x - mediastinum.middle_x(z, y))
-        outside = np.maximum(np.maximum(wall, floor), np.maximum(roof, inner))
+        # A rounded edge: the recess must not thin out to slivers that no voxel can hold.
+        edge = -smooth_union(-wall, -floor, 9.0)
+        outside = np.maximum(edge, np.maximum(roof, inner))
         return np.asarray(np.maximum(outside, divide), dtype=np.float32)
 
     return shape
@@ -114,6 +121,7 @@ class LungPainter:
                 continue
             shape = lung_distance(self.frame, self.mediastinum, side.sign)
             distance = self.canvas.distance(shape, box)  # type: ignore[arg-type]
+            distance += 1.1 * smooth_field(self.seed, "pleura", 26.0, self.canvas.grid.crop(box))
             self._paint_parenchyma(side, box, distance)
             parts.append((side, box, distance))
         for side, box, distance in parts:
@@ -151,7 +159,7 @@ class LungPainter:
     def _paint_vessels(self, side: Side, box: Box, distance: Floats) -> None:
         segments: list[Segment] = []
         for root, name, radius in ((side.hilum_artery, "artery", 6.6), (side.hilum_vein, "vein", 6.2)):
-            targets = self._targets(side, box, distance, 560, name)
+            targets = self._targets(side, box, distance, 700, name)
             random = generator(self.seed, f"{name}/bend/{side.lung.name}")
             segments += grow(self.frame.point(*root), targets, radius, 0.42, random)
         found = self.canvas.tube_distance(segments, 2.0 * self.canvas.edge_mm)
@@ -171,7 +179,7 @@ class LungPainter:
 
     def _paint_airways(self, parts: list[tuple[Side, Box, Floats]]) -> None:
         point = self.frame.point
-        trachea = np.array([(*point(*p[:3]), p[3]) for p in TRACHEA])
+        trachea = np.array([(*point(*p[:3]), p[3]) for p in courses.TRACHEA])
         stems = tube(spline(trachea, 6.0))
         tree: list[Segment] = []
         for side, box, distance in parts:
@@ -239,7 +247,7 @@ class LungPainter:
         level_field = gravity - 0.10 * z + 0.22 * np.maximum(distance, -25.0) * -1.0
         inside = distance < 0.0
         values = np.sort(level_field[inside])[::-1]
-        count = min(int(round(wanted_ml / self.canvas.grid.voxel_ml)), values.size - 1)
+        count = min(round(wanted_ml / self.canvas.grid.voxel_ml), values.size - 1)
         fluid = np.maximum(distance, values[count] - level_field)
         texture = smooth_field(self.seed, "effusion", 9.0, local)
         self.canvas.blend(np.asarray(fluid, dtype=np.float32), box, 12.0 + 2.0 * texture, side.effusion)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from appliance.phantom import courses
 from appliance.phantom.shapes import ellipsoid, smooth_union, spline, tube, widened
 from appliance.phantom.texture import smooth_field
 from appliance.phantom.tissues import Tissue
@@ -18,49 +19,11 @@ if TYPE_CHECKING:
     from appliance.phantom.grid import Floats, Vector
 
 # (centre z, y, x), (radii), (turns) of the heart's parts on the reference patient
-_LEFT_VENTRICLE = ((52.0, -34.0, 38.0), (31.0, 30.0, 43.0), (38.0, 14.0, 0.0))
-_RIGHT_VENTRICLE = ((50.0, -60.0, 8.0), (29.0, 21.0, 40.0), (16.0, 8.0, 0.0))
-_RIGHT_ATRIUM = ((66.0, -30.0, -30.0), (33.0, 27.0, 21.0), (0.0, 0.0, 0.0))
-_LEFT_ATRIUM = ((88.0, -4.0, 4.0), (21.0, 17.0, 31.0), (0.0, 0.0, 0.0))
+_LEFT_VENTRICLE = ((54.0, -36.0, 38.0), (33.0, 31.0, 44.0), (-36.0, 14.0, 0.0))
+_RIGHT_VENTRICLE = ((50.0, -60.0, 6.0), (31.0, 23.0, 42.0), (-14.0, 8.0, 0.0))
+_RIGHT_ATRIUM = ((66.0, -30.0, -30.0), (34.0, 29.0, 23.0), (0.0, 0.0, 0.0))
+_LEFT_ATRIUM = ((88.0, -4.0, 4.0), (22.0, 19.0, 32.0), (0.0, 0.0, 0.0))
 _OUTFLOW = ((90.0, -60.0, 12.0), (24.0, 16.0, 17.0), (0.0, 0.0, 0.0))
-
-CORONARIES: dict[str, tuple[tuple[float, float, float], ...]] = {
-    "LM": ((102.0, -40.0, 12.0), (101.0, -44.0, 20.0), (99.0, -48.0, 27.0)),
-    "LAD": ((99.0, -48.0, 27.0), (92.0, -63.0, 33.0), (78.0, -72.0, 40.0), (60.0, -75.0, 47.0), (40.0, -69.0, 56.0)),
-    "LCX": ((99.0, -48.0, 27.0), (94.0, -34.0, 42.0), (84.0, -18.0, 50.0), (66.0, -4.0, 48.0), (48.0, 0.0, 40.0)),
-    "RCA": ((100.0, -52.0, -10.0), (92.0, -64.0, -18.0), (74.0, -62.0, -30.0), (52.0, -50.0, -34.0), (36.0, -32.0, -24.0)),
-}  # fmt: skip
-
-_SUPERIOR_VENA_CAVA = (
-    (205.0, -34.0, -32.0, 7.5),
-    (165.0, -26.0, -36.0, 9.0),
-    (120.0, -26.0, -38.0, 9.5),
-    (80.0, -24.0, -34.0, 11.0),
-)
-_BRANCHES = (
-    ((172.0, -18.0, -8.0, 7.0), (195.0, -24.0, -14.0, 6.5), (220.0, -20.0, -22.0, 5.5), (250.0, -16.0, -24.0, 3.6), (330.0, -10.0, -28.0, 3.4)),
-    ((175.0, -8.0, 2.0, 4.5), (200.0, -14.0, 12.0, 4.0), (250.0, -14.0, 24.0, 3.6), (330.0, -10.0, 28.0, 3.4)),
-    ((174.0, 4.0, 12.0, 5.5), (200.0, 0.0, 24.0, 5.0), (226.0, -2.0, 42.0, 4.6), (232.0, 2.0, 90.0, 4.2)),
-    ((206.0, -34.0, -32.0, 7.0), (230.0, -28.0, -36.0, 6.0), (262.0, -20.0, -36.0, 5.5), (330.0, -14.0, -40.0, 5.5)),
-    ((198.0, -40.0, -30.0, 6.5), (206.0, -42.0, 0.0, 6.5), (222.0, -34.0, 32.0, 6.0), (262.0, -20.0, 36.0, 5.0), (330.0, -14.0, 40.0, 5.0)),
-)  # fmt: skip
-_OESOPHAGUS = ((262.0, -14.0, 3.0), (215.0, 2.0, 5.0), (175.0, 16.0, 4.0), (147.0, 24.0, 5.0), (100.0, 28.0, 8.0), (50.0, 24.0, 12.0),
-               (15.0, 8.0, 20.0), (2.0, -4.0, 30.0))  # fmt: skip
-_AZYGOS = (
-    (140.0, 16.0, -26.0, 3.5),
-    (138.0, 28.0, -12.0, 3.5),
-    (100.0, 34.0, -7.0, 3.2),
-    (0.0, 29.0, -7.0, 2.8),
-    (-60.0, 20.0, -8.0, 2.2),
-)
-_PULMONARY_VEINS = (
-    ((88.0, 0.0, -24.0, 7.0), (92.0, 4.0, -32.0, 6.2)),
-    ((76.0, 4.0, -22.0, 7.0), (66.0, 14.0, -38.0, 5.5)),
-    ((90.0, 0.0, 26.0, 7.0), (96.0, 6.0, 38.0, 6.2)),
-    ((78.0, 4.0, 24.0, 7.0), (66.0, 16.0, 40.0, 5.5)),
-)
-_INFERIOR_VENA_CAVA = ((44.0, -22.0, -28.0, 12.0), (20.0, -8.0, -26.0, 12.0), (-40.0, 2.0, -25.0, 11.5), (-110.0, 4.0, -20.0, 10.5),
-                       (-185.0, 8.0, -16.0, 10.0), (-205.0, 14.0, -28.0, 7.0), (-260.0, 20.0, -52.0, 6.0))  # fmt: skip
 
 
 class Mediastinum:
@@ -106,10 +69,20 @@ class Mediastinum:
             (*point(174.0 + 0.2 * (turn - 16), -6.0, 3.0), arch_radius),
             (*point(170.0, 14.0, 18.0), 0.5 * (arch_radius + descending)),
         ]
-        down = [beside_spine(150.0, 70.0, descending), beside_spine(125.0, 66.0, descending), beside_spine(90.0, 60.0, descending),
-                beside_spine(50.0, 52.0, descending), beside_spine(15.0, 38.0, descending), beside_spine(0.0, 32.0, descending)]  # fmt: skip
-        belly = [beside_spine(-55.0, 18.0, abdominal), beside_spine(-90.0, 14.0, abdominal), beside_spine(-140.0, 12.0, abdominal),
-                 beside_spine(-182.0, 8.0, abdominal)]  # fmt: skip
+        down = [
+            beside_spine(150.0, 70.0, descending),
+            beside_spine(125.0, 66.0, descending),
+            beside_spine(90.0, 60.0, descending),
+            beside_spine(50.0, 52.0, descending),
+            beside_spine(15.0, 38.0, descending),
+            beside_spine(0.0, 32.0, descending),
+        ]
+        belly = [
+            beside_spine(-55.0, 18.0, abdominal),
+            beside_spine(-90.0, 14.0, abdominal),
+            beside_spine(-140.0, 12.0, abdominal),
+            beside_spine(-182.0, 8.0, abdominal),
+        ]
         self.aorta = spline(root + rise + arch + down + belly, 3.0)
         # The spline's overshoot must not change the chosen diameters where they are constant.
         z = self.aorta[:, 0] / sz
@@ -121,14 +94,34 @@ class Mediastinum:
         self.aorta[self.abdominal_part, 3] = abdominal
         trunk = 0.5 * options.pulmonary_trunk_diameter_mm
         self.trunk = spline(
-            [(*point(100.0, -62.0, 14.0), trunk), (*point(116.0, -56.0, 21.0), trunk), (*point(130.0, -42.0, 24.0), trunk),
-             (*point(136.0, -30.0, 23.0), trunk)], 3.0)  # fmt: skip
+            [
+                (*point(100.0, -62.0, 14.0), trunk),
+                (*point(116.0, -56.0, 21.0), trunk),
+                (*point(130.0, -42.0, 24.0), trunk),
+                (*point(136.0, -30.0, 23.0), trunk),
+            ],
+            3.0,
+        )
         branch = 0.36 * options.pulmonary_trunk_diameter_mm
         self.branches = [
-            spline([(*point(135.0, -28.0, 20.0), trunk * 0.9), (*point(132.0, -13.0, 0.0), branch + 1.0), (*point(131.0, -5.0, -22.0), branch),
-                    (*point(130.0, 2.0, -40.0), 7.0)], 3.0),
-            spline([(*point(136.0, -26.0, 24.0), trunk * 0.9), (*point(141.0, -10.0, 36.0), branch), (*point(136.0, 4.0, 50.0), 7.0)], 3.0),
-        ]  # fmt: skip
+            spline(
+                [
+                    (*point(135.0, -28.0, 20.0), trunk * 0.9),
+                    (*point(132.0, -13.0, 0.0), branch + 1.0),
+                    (*point(131.0, -5.0, -22.0), branch),
+                    (*point(130.0, 2.0, -40.0), 7.0),
+                ],
+                3.0,
+            ),
+            spline(
+                [
+                    (*point(136.0, -26.0, 24.0), trunk * 0.9),
+                    (*point(141.0, -10.0, 36.0), branch),
+                    (*point(136.0, 4.0, 50.0), 7.0),
+                ],
+                3.0,
+            ),
+        ]
         self._spheres = self._lung_border_spheres()
 
     def course(self, points: Sequence[tuple[float, float, float, float]], step_mm: float = 4.0) -> list[Segment]:
@@ -138,13 +131,13 @@ class Mediastinum:
 
     def coronary(self, vessel: str) -> np.ndarray:
         """Course of a coronary artery, ``(n, 3)`` in ``(z, y, x)`` mm."""
-        return spline([self.place(p) for p in CORONARIES[vessel]], 2.0)
+        return spline([self.place(p) for p in courses.CORONARIES[vessel]], 2.0)
 
     def place(self, reference: tuple[float, float, float]) -> Vector:
         """Map a point of the heart; the heart is scaled about its apex region on the diaphragm."""
         z, y, x = reference
         s = self.scale
-        return self.frame.point(22.0 + (z - 22.0) * (0.75 + 0.25 * s), -40.0 + (y + 40.0) * s, 8.0 + (x - 8.0) * s)
+        return self.frame.point(104.0 + (z - 104.0) * (0.8 + 0.3 * s), -40.0 + (y + 40.0) * s, 8.0 + (x - 8.0) * s)
 
     def heart(self, z: Floats, y: Floats, x: Floats) -> Floats:
         """Distance to the heart's muscle and chambers."""
@@ -170,7 +163,7 @@ class Mediastinum:
                 radii[2] * self.frame.sx * self.scale,
             )
             part = ellipsoid(z, y, x, self.place(centre), size, turn)
-            whole = part if whole is None else smooth_union(whole, part, 30.0)
+            whole = part if whole is None else smooth_union(whole, part, 20.0)
         assert whole is not None
         return whole - np.float32(3.0)
 
@@ -185,14 +178,28 @@ class Mediastinum:
         rows = [np.column_stack([self.aorta[:, :3], self.aorta[:, 3] + 2.0])[::2]]
         rows.append(np.column_stack([self.trunk[:, :3], self.trunk[:, 3] + 2.5])[::2])
         rows.extend(np.column_stack([part[:, :3], part[:, 3] + 2.5])[::2] for part in self.branches)
-        for points, extra in ((_SUPERIOR_VENA_CAVA, 1.5), (_INFERIOR_VENA_CAVA[:3], 1.5), *((b[:4], 3.0) for b in _BRANCHES),
-                              *((v, 2.0) for v in _PULMONARY_VEINS)):  # fmt: skip
+        for points, extra in (
+            (courses.SUPERIOR_VENA_CAVA, 1.5),
+            (courses.INFERIOR_VENA_CAVA[:3], 1.5),
+            *((b[:4], 3.0) for b in courses.NECK_VESSELS),
+            *((v, 2.0) for v in courses.PULMONARY_VEINS),
+        ):
             scaled = np.array([(*self.frame.point(*p[:3]), p[3] + extra) for p in points])
             rows.append(spline(scaled, 6.0))
-        windpipe = [(262, -30, 0, 12), (215, -14, -1, 12), (175, 2, -2, 12), (147, 8, 0, 13), (134, 13, -16, 11), (120, 15, -33, 9.5),
-                    (132, 15, 20, 10), (120, 17, 40, 9.5), (136, 14, 0, 13), (124, 16, -2, 14)]  # fmt: skip
+        windpipe = [
+            (262, -30, 0, 12),
+            (215, -14, -1, 12),
+            (175, 2, -2, 12),
+            (147, 8, 0, 13),
+            (134, 13, -16, 11),
+            (120, 15, -33, 9.5),
+            (132, 15, 20, 10),
+            (120, 17, 40, 9.5),
+            (136, 14, 0, 13),
+            (124, 16, -2, 14),
+        ]
         rows.append(np.array([(*self.frame.point(*p[:3]), p[3]) for p in windpipe]))
-        gullet = spline([self.frame.point(*p) for p in _OESOPHAGUS], 8.0)
+        gullet = spline([self.frame.point(*p) for p in courses.OESOPHAGUS], 8.0)
         rows.append(np.column_stack([gullet, np.full(len(gullet), 10.0)]))
         spine = [(b.z_mm, b.y_mm + 2.0, 0.0, b.half_width_mm + 2.5) for b in self.frame.vertebrae()]
         rows.append(spline(spine, 8.0))
@@ -201,7 +208,8 @@ class Mediastinum:
     def distance(self, z: Floats, y: Floats, x: Floats) -> Floats:
         """Distance to everything between the lungs, its pleura included."""
         frame = self.frame
-        sac = self.sac(z, y, x) - np.float32(2.0)
+        # The heart rests on the diaphragm: no lung between them.
+        sac = self.sac(np.maximum(z, np.float32(36.0 * frame.sz)), y, x) - np.float32(2.0)
         shape = np.broadcast_shapes(z.shape, y.shape, x.shape)
         near = np.full(shape, 60.0, dtype=np.float32)
         for row in self._spheres.astype(np.float32):
@@ -216,7 +224,6 @@ class Mediastinum:
             (y / frame.sy + 20.0) * 0.4, 0.0, 30.0
         )
         back = np.abs(x) - frame.sx * 15.0 + np.clip((40.0 - y / frame.sy) * 0.5, 0.0, 60.0)
-        # The heart rests on the diaphragm: no lung below its inferior surface.
         return np.asarray(np.minimum(smooth_union(whole, wedge, 10.0), back), dtype=np.float32)
 
     def paint(self, canvas: Canvas) -> None:
@@ -236,13 +243,13 @@ class Mediastinum:
             muscle = 50.0 + 0.6 * enhancement + 2.0 * smooth_field(seed, "heart", 9.0, local)
             ripple = smooth_field(seed, "heart wall", 22.0, local)
             distance = canvas.distance(self.heart, box)
-            canvas.blend(distance + 1.2 + 0.8 * ripple, box, muscle, Tissue.HEART)
+            canvas.blend(distance - 0.2 + 0.8 * ripple, box, muscle, Tissue.HEART)
             self._paint_chambers(canvas, blood)
         self._paint_coronaries(canvas, blood)
         canvas.paint_tubes(widened(tube(self.aorta), 0.0), blood, Tissue.AORTA)
         self._paint_small_vessels(canvas, blood)
         canvas.paint_tubes(tube(self.trunk), blood + 0.3 * enhancement, Tissue.PULMONARY_TRUNK)
-        gullet = spline([frame.point(*p) for p in _OESOPHAGUS], 5.0)
+        gullet = spline([frame.point(*p) for p in courses.OESOPHAGUS], 5.0)
         canvas.paint_tubes(tube(gullet, 7.0), 38.0, Tissue.OESOPHAGUS)
         lumen = gullet[10:14]
         canvas.paint_tubes(tube(lumen, 1.8), -500.0, None)
@@ -250,25 +257,40 @@ class Mediastinum:
     def _paint_chambers(self, canvas: Canvas, blood: float) -> None:
         shrink = {"LV": 10.0, "RV": 4.0, "RA": 3.0, "LA": 3.0}
         for name, (centre, radii, turn) in (
-            ("LV", _LEFT_VENTRICLE), ("RV", _RIGHT_VENTRICLE), ("RA", _RIGHT_ATRIUM), ("LA", _LEFT_ATRIUM),
-        ):  # fmt: skip
-            scale = (self.frame.sz, self.frame.sy, self.frame.sx)
-            size = tuple(r * self.scale * k - shrink[name] for r, k in zip(radii, scale, strict=True))
+            ("LV", _LEFT_VENTRICLE),
+            ("RV", _RIGHT_VENTRICLE),
+            ("RA", _RIGHT_ATRIUM),
+            ("LA", _LEFT_ATRIUM),
+        ):
+            less, times = shrink[name], self.scale
+            size = (
+                radii[0] * times * self.frame.sz - less,
+                radii[1] * times * self.frame.sy - less,
+                radii[2] * times * self.frame.sx - less,
+            )
             middle = self.place(centre)
-            low = tuple(c - 50.0 for c in middle)
-            high = tuple(c + 50.0 for c in middle)
-            canvas.paint(
-                lambda z, y, x, m=middle, s=size, t=turn: ellipsoid(z, y, x, m, s, t), low, high, blood, Tissue.HEART  # type: ignore[misc, arg-type]
-            )  # fmt: skip
+
+            def chamber(
+                z: Floats, y: Floats, x: Floats, m: Vector = middle, s: Vector = size, t: Vector = turn
+            ) -> Floats:
+                return ellipsoid(z, y, x, m, s, t)
+
+            canvas.paint_around(chamber, middle, 52.0, blood, Tissue.HEART)
 
     def _paint_coronaries(self, canvas: Canvas, blood: float) -> None:
-        courses = [self.coronary(name) for name in CORONARIES]
-        groove = [segment for course in courses[1:] for segment in tube(course, 5.0)]
+        paths = [self.coronary(name) for name in courses.CORONARIES]
+        groove = [segment for path in paths[1:] for segment in tube(path, 5.0)]
         canvas.paint_tubes(groove, self.frame.options.fat_hu + 10.0, Tissue.MEDIASTINAL_FAT)
-        canvas.paint_tubes([s for course in courses for s in tube(course, 1.7)], blood, Tissue.VESSEL)
+        canvas.paint_tubes([s for path in paths for s in tube(path, 1.7)], blood, Tissue.VESSEL)
 
     def _paint_small_vessels(self, canvas: Canvas, blood: float) -> None:
-        for points in (_SUPERIOR_VENA_CAVA, _INFERIOR_VENA_CAVA, _AZYGOS, *_BRANCHES, *_PULMONARY_VEINS):
+        for points in (
+            courses.SUPERIOR_VENA_CAVA,
+            courses.INFERIOR_VENA_CAVA,
+            courses.AZYGOS,
+            *courses.NECK_VESSELS,
+            *courses.PULMONARY_VEINS,
+        ):
             segments = self.course(points)
             found = canvas.tube_distance(segments, 2.0 * canvas.edge_mm)
             if found is None:

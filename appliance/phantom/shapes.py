@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -59,7 +59,7 @@ def smooth_union(first: Floats, second: Floats, blend_mm: float) -> Floats:
     return np.asarray(second + (first - second) * h - blend_mm * h * (1.0 - h), dtype=np.float32)
 
 
-def spline(points: Sequence[Sequence[float]], step_mm: float) -> NDArray[np.float64]:
+def spline(points: Sequence[Sequence[float]] | NDArray[Any], step_mm: float) -> NDArray[np.float64]:
     """Sample a Catmull–Rom curve through points (any number of columns; the first three are ``z, y, x``)."""
     knots = np.asarray(points, dtype=np.float64)
     padded = np.vstack([2 * knots[0] - knots[1], knots, 2 * knots[-1] - knots[-2]])
@@ -83,10 +83,7 @@ def spline(points: Sequence[Sequence[float]], step_mm: float) -> NDArray[np.floa
 
 def tube(path: NDArray[np.float64], radius: float | NDArray[np.float64] | None = None) -> list[Segment]:
     """Turn a sampled curve into segments; without ``radius`` the fourth column is the radius."""
-    if radius is None:
-        radii = path[:, 3]
-    else:
-        radii = np.broadcast_to(np.asarray(radius, dtype=np.float64), (len(path),))
+    radii = path[:, 3] if radius is None else np.broadcast_to(np.asarray(radius, dtype=np.float64), (len(path),))
     return [
         Segment(tuple(path[k, :3]), tuple(path[k + 1, :3]), float(radii[k]), float(radii[k + 1]))
         for k in range(len(path) - 1)

@@ -166,7 +166,7 @@ class SkeletonPainter:
 
         depth, height = body.half_depth_mm, body.height_mm
         arch = depth + 19.5
-        thick = 3.6 if lumbar else 3.0
+        thick = 4.2 if lumbar else 3.4
         segments = []
         for side in (-1.0, 1.0):
             x = side * (12.6 if lumbar else 11.4)
@@ -187,14 +187,11 @@ class SkeletonPainter:
                 segments.append(Segment(at(up, depth + 8.0, x), at(up + 2.0, depth + 20.0, side * 33.0), 3.6, 3.6))
         fall = 0.25 * height if lumbar else 0.9 * height
         for lower in (0.0, 0.28, 0.55) if lumbar else (0.0, 0.2):
-            segments.append(
-                Segment(
-                    at(-lower * height, arch, 0.0),
-                    at(-lower * height - fall, arch + (28.0 if lumbar else 25.0), 0.0),
-                    3.0,
-                    2.6,
-                )
+            top, tip = (
+                at(-lower * height, arch, 0.0),
+                at(-lower * height - fall, arch + (28.0 if lumbar else 25.0), 0.0),
             )
+            segments.append(Segment(top, tip, 3.0, 2.6))  # reads better than a generator here
         self._bone(segments)
 
     def _paint_cervical(self) -> None:
@@ -219,8 +216,10 @@ class SkeletonPainter:
         reach, fall = _RIB_REACH[number - 1], _RIB_FALL[number - 1] * self.frame.sz
         start_z = body.z_mm + 0.2 * body.height_mm
         angles = np.linspace(0.0, 1.0, 30)
-        points = [(start_z, body.y_mm + 0.6 * body.half_depth_mm, side * (body.half_width_mm - 1.0)),
-                  (start_z + 1.0, body.y_mm + body.half_depth_mm + 13.0, side * 32.0)]  # fmt: skip
+        points = [
+            (start_z, body.y_mm + 0.6 * body.half_depth_mm, side * (body.half_width_mm - 1.0)),
+            (start_z + 1.0, body.y_mm + body.half_depth_mm + 13.0, side * 32.0),
+        ]
         for part in angles:
             degrees = 33.0 + part * (reach - 33.0)
             z = start_z - fall * (0.08 + 0.92 * np.sin(0.5 * np.pi * min(part * 1.02, 1.0)) ** 1.5)
@@ -262,15 +261,14 @@ class SkeletonPainter:
                     self.canvas.paint_tubes(tube(course + up, 4.2) + tube(course - up, 4.2), 95.0, Tissue.CARTILAGE)
 
     def _paint_breastbone(self) -> None:
+        heights = np.array([38.0, 52.0, 64.0, 76.0, 100.0, 124.0, 148.0, 160.0, 166.0, 180.0, 192.0])
+        halves = np.array([3.0, 6.0, 13.0, 17.0, 16.0, 14.0, 12.0, 12.5, 19.0, 25.0, 22.0])
         segments = []
-        for z, half in ((190.0, 22.0), (180.0, 24.0), (170.0, 20.0), (160.0, 13.0), (148.0, 12.0), (136.0, 13.0), (124.0, 14.0), (112.0, 15.0),
-                        (100.0, 16.0), (88.0, 17.0), (76.0, 16.0), (64.0, 13.0), (52.0, 6.0), (40.0, 4.0)):  # fmt: skip
+        for z in np.arange(38.0, 193.0, 4.0):
             y = self._on_cage(z * self.frame.sz, 179.0, 1.0)[1] - 1.0
-            reach = max(half - 5.0, 0.5) * self.frame.sx
-            for step in (-3.0, 3.0):
-                height = (z + step) * self.frame.sz
-                segments.append(Segment((height, y, -reach), (height, y, reach), 5.0, 5.0))
-        self._bone(segments, 1.1)
+            reach = max(float(np.interp(z, heights, halves)) - 4.8, 0.5) * self.frame.sx
+            segments.append(Segment((z * self.frame.sz, y, -reach), (z * self.frame.sz, y, reach), 4.8, 4.8))
+        self._bone(segments, 1.0)
 
     # --- shoulder and pelvis ------------------------------------------------------------------------
     def _paint_shoulders(self) -> None:
@@ -280,8 +278,16 @@ class SkeletonPainter:
             def p(z: float, y: float, x: float, side: float = side) -> tuple[float, float, float]:
                 return self.frame.point(z, y, x * side)
 
-            clavicle = spline([p(192, -62, 20), p(202 + 0.3 * lift, -66, 55), p(214 + 0.6 * lift, -46, 95), p(220 + lift, -14, 128),
-                               p(222 + lift, 0, 146)], 5.0)  # fmt: skip
+            clavicle = spline(
+                [
+                    p(192, -62, 20),
+                    p(202 + 0.3 * lift, -66, 55),
+                    p(214 + 0.6 * lift, -46, 95),
+                    p(220 + lift, -14, 128),
+                    p(222 + lift, 0, 146),
+                ],
+                5.0,
+            )
             self._bone(tube(clavicle, 5.2), 1.4)
             lower = p(88 + 0.8 * lift, 98, 98 + 0.6 * lift)
             blade = []
@@ -325,6 +331,9 @@ class SkeletonPainter:
             self._bone(blade, 1.6)
         y = float(self.frame.spine_y(-262.0 * self.frame.sz))
         z = -262.0 * self.frame.sz
-        sacrum = [Segment((z, y + 4.0, -24.0), (z, y + 4.0, 24.0), 14.0, 14.0), Segment((z - 8, y + 14.0, -46.0), (z - 8, y + 14.0, 46.0), 13.0, 13.0),
-                  Segment((z - 40, y + 30.0, -30.0), (z - 40, y + 30.0, 30.0), 15.0, 15.0)]  # fmt: skip
+        sacrum = [
+            Segment((z, y + 4.0, -24.0), (z, y + 4.0, 24.0), 14.0, 14.0),
+            Segment((z - 8, y + 14.0, -46.0), (z - 8, y + 14.0, 46.0), 13.0, 13.0),
+            Segment((z - 40, y + 30.0, -30.0), (z - 40, y + 30.0, 30.0), 15.0, 15.0),
+        ]
         self._bone(sacrum, 1.6)

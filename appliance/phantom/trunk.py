@@ -15,7 +15,7 @@ from appliance.phantom.tissues import Tissue
 if TYPE_CHECKING:
     from appliance.phantom.canvas import Canvas
     from appliance.phantom.frame import Frame
-    from appliance.phantom.grid import Floats
+    from appliance.phantom.grid import Floats, Vector
 
 
 def paint_trunk(canvas: Canvas, frame: Frame) -> None:
@@ -28,7 +28,8 @@ def paint_trunk(canvas: Canvas, frame: Frame) -> None:
     coarse = grid.coarse(canvas.coarse_mm)
     ripple = smooth_field(seed, "wall", 70.0, coarse)
     wobble = smooth_field(seed, "muscle", 28.0, coarse)
-    wander = 0.12 * smooth_field(seed, "plane", 26.0, coarse)
+    wander = 0.14 * smooth_field(seed, "plane", 30.0, coarse)
+    strength = np.clip(0.45 + 0.55 * smooth_field(seed, "plane strength", 34.0, coarse), 0.0, 1.0)
     z, y, x = coarse.axes()
     skin_shape = frame.skin(z, y, x) + 2.5 * ripple
     if options.sex == "F":
@@ -39,6 +40,7 @@ def paint_trunk(canvas: Canvas, frame: Frame) -> None:
     muscle_field = interpolated(frame.muscle(z, y, x) + 1.6 * wobble, coarse, grid, "cubic")
     cavity_field = interpolated(np.broadcast_to(frame.cavity(z, y, x), coarse.shape), coarse, grid, "cubic")
     wander_field = interpolated(wander, coarse, grid, "cubic")
+    strength_field = interpolated(strength, coarse, grid, "linear")
     grain_field = random_field(seed, "grain", 7.0, grid)
     sheet_field = random_field(seed, "septa", 12.0, grid)
     for local, part in canvas.slabs():
@@ -49,12 +51,12 @@ def paint_trunk(canvas: Canvas, frame: Frame) -> None:
         canvas.blend(layers.skin, part, 15.0, Tissue.SKIN)
         # Septa of connective tissue in the fat: thin sheets where a smooth field passes zero.
         fat = options.fat_hu + 4.0 * grain
-        canvas.blend(layers.skin + 1.8, part, fat + 45.0 * (sheet < 0.035), Tissue.SUBCUTANEOUS_FAT)  # noqa: PLR2004
+        canvas.blend(layers.skin + 1.8, part, fat + 45.0 * (sheet < 0.035), Tissue.SUBCUTANEOUS_FAT)
         canvas.blend(layers.muscle, part, options.muscle_hu + 5.0 * grain, Tissue.MUSCLE)
-        planes = _fat_planes(layers, sheet, wander_field.slab(local))
+        planes = _fat_planes(layers, sheet, wander_field.slab(local), strength_field.slab(local))
         view = canvas.hu[part]
         view += planes * (options.fat_hu + 15.0 - view)
-        canvas.tissue[part][planes > 0.5] = Tissue.INTERMUSCULAR_FAT  # noqa: PLR2004  # half a voxel
+        canvas.tissue[part][planes > 0.5] = Tissue.INTERMUSCULAR_FAT  # half a voxel
         canvas.blend(layers.cavity, part, fat, Tissue.VISCERAL_FAT)
 
 
@@ -67,19 +69,20 @@ class _Layers:
     cavity: Floats
 
 
-def _fat_planes(layers: _Layers, sheet: Floats, wander: Floats) -> Floats:
+def _fat_planes(layers: _Layers, sheet: Floats, wander: Floats, strength: Floats) -> Floats:
     """Thin layers of fat between and within the muscles, in the wall only; 0 … 1."""
     thickness = layers.cavity - layers.muscle
     depth = -layers.muscle / np.maximum(thickness, 4.0) - wander
     planes = np.zeros_like(depth)
-    for place in (0.3, 0.64):
-        np.maximum(planes, 1.2 - np.abs(depth - place) * thickness * (1.0 / 0.75), out=planes)
-    # Marbling grows where the muscle is thick: the back and the shoulders.
-    streak = (1.0 - np.abs(sheet + wander) * (1.0 / 0.11)) * np.clip((thickness - 20.0) / 14.0, 0.0, 0.8)
+    for place, half_mm in ((0.3, 0.3), (0.64, 0.6)):
+        np.maximum(planes, 1.3 + half_mm - np.abs(depth - place) * thickness, out=planes)
+    np.clip(planes, 0.0, 0.9, out=planes)
+    planes *= strength
+    # Marbling grows where the muscle is thick: the back and the shoulders. Its streaks are faint.
+    streak = (1.0 - np.abs(sheet + wander) * (1.0 / 0.1)) * np.clip((thickness - 24.0) / 20.0, 0.0, 0.4)
     np.maximum(planes, streak, out=planes)
-    np.clip(planes, 0.0, 1.0, out=planes)
-    planes *= (layers.cavity > 1.0) & (layers.muscle < -1.5)  # noqa: PLR2004  # keeps off the surfaces, mm
-    return planes
+    planes *= (layers.cavity > 1.0) & (layers.muscle < -1.5)  # keeps off the surfaces, mm
+    return np.asarray(planes, dtype=np.float32)
 
 
 def _with_breasts(frame: Frame, skin: Floats, axes: tuple[Floats, Floats, Floats]) -> Floats:
@@ -119,12 +122,26 @@ def arm_paths(frame: Frame) -> list[np.ndarray]:
 
 
 def paint_arms(canvas: Canvas, frame: Frame) -> None:
-    """Paint the muscle inside the arms; the fat around it is already there."""
-    rind = 0.35 * frame.options.subcutaneous_fat_mm + 4.0
-    for flesh in arm_paths(frame):
-        thinner = flesh.copy()
+    """Paint the muscle inside the arms and the fat of the armpits; the fat around is already there."""
+    options = frame.options
+    rind = 0.35 * options.subcutaneous_fat_mm + 4.0
+    for side, flesh in zip((-1.0, 1.0), arm_paths(frame), strict=True):
+        thinner = flesh[len(flesh) // 4 :].copy()
         thinner[:, 3] = np.maximum(thinner[:, 3] - rind, 14.0)
-        canvas.paint_tubes(tube(thinner), frame.options.muscle_hu, Tissue.MUSCLE)
+        found = canvas.tube_distance(tube(thinner), 2.0 * canvas.edge_mm)
+        if found is not None:
+            texture = 5.0 * smooth_field(options.seed, "arm", 7.0, canvas.grid.crop(found[0]))
+            canvas.blend(found[1], found[0], options.muscle_hu + texture, Tissue.MUSCLE)
+        middle = frame.point(172.0, 6.0, 148.0 * side)
+        radii = (42.0, 26.0, 15.0)
+
+        def pit(z: Floats, y: Floats, x: Floats, c: Vector = middle, r: Vector = radii, s: float = side) -> Floats:
+            hollow = ellipsoid(z, y, x, c, r, (0.0, s * 12.0, 0.0))
+            return np.asarray(np.maximum(hollow, 9.0 - frame.cavity(z, y, x)), dtype=np.float32)
+
+        canvas.paint_around(pit, middle, 52.0, options.fat_hu, Tissue.INTERMUSCULAR_FAT)
+        vessels = [(*frame.point(150.0, 2.0, 142.0 * side), 3.0), (*frame.point(200.0, 0.0, 150.0 * side), 3.4)]
+        canvas.paint_tubes(tube(np.array(vessels)), options.blood_hu, Tissue.VESSEL)
 
 
 def table_surface_y(frame: Frame) -> float:
