@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from appliance.dicom.codec_process import CodecError
+from appliance.dicom.codecs import COMPRESSED_SYNTAXES, RLE_LOSSLESS, FrameFormat
+from appliance.dicom.codestream import ends_whole, image_size
 from appliance.dicom.headers import (
     DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN,
     EXPLICIT_VR_BIG_ENDIAN,
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from appliance.dicom.codec_process import CodecProcess
     from appliance.dicom.headers import InstanceHeader
 
 _NATIVE = {
@@ -32,23 +36,24 @@ _NATIVE = {
     EXPLICIT_VR_BIG_ENDIAN,
     DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN,
 }
+_JPEG_EXTENDED = "1.2.840.10008.1.2.4.51"
 _ITEM = b"\xfe\xff\x00\xe0"
 _SEQUENCE_DELIMITER = b"\xfe\xff\xdd\xe0"
-_END_OF_IMAGE = b"\xff\xd9"  # EOI of JPEG and JPEG-LS, EOC of JPEG 2000
-_RLE_LOSSLESS = "1.2.840.10008.1.2.5"
 
 
 class PixelDataError(ApplianceError):
     """The pixel data of an instance is missing, cut off or cannot be decoded."""
 
 
-def read_stored_values(header: InstanceHeader) -> Iterator[tuple[int, NDArray[Any]]]:
+def read_stored_values(header: InstanceHeader, codec: CodecProcess) -> Iterator[tuple[int, NDArray[Any]]]:
     """Read the frames of one instance, one after the other.
 
     Parameters
     ----------
     header
         Header of the instance, which knows where its pixels lie.
+    codec
+        Decompresses; it is not asked for uncompressed pixels.
 
     Yields
     ------
@@ -66,7 +71,7 @@ def read_stored_values(header: InstanceHeader) -> Iterator[tuple[int, NDArray[An
         if header.transfer_syntax_uid in _NATIVE:
             yield from _native(header)
         else:
-            yield from _encapsulated(header)
+            yield from _encapsulated(header, codec)
     except OSError as error:
         raise PixelDataError(_os_sentence(error)) from error
 
@@ -91,6 +96,9 @@ def check_complete(header: InstanceHeader) -> None:
         raise PixelDataError(f"{header.bits_allocated} bits allocated cannot be CT values")
     if header.rows < 1 or header.columns < 1:
         raise PixelDataError("the image has no size")
+    if header.transfer_syntax_uid == _JPEG_EXTENDED and header.bits_stored > 8:
+        # GDCM decodes these to wrong values without a word, and no other codec with a free licence does it at all.
+        raise PixelDataError("12-bit lossy JPEG is not supported, set the sender to uncompressed or lossless")
     if header.transfer_syntax_uid not in _NATIVE:
         return
     if location.length is None:
@@ -144,43 +152,33 @@ def _inflated_pixel_data(header: InstanceHeader) -> bytes:
     return value
 
 
-def _encapsulated(header: InstanceHeader) -> Iterator[tuple[int, NDArray[Any]]]:
-    from pydicom.pixels.decoders.base import get_decoder
-    from pydicom.uid import UID
-
-    frames = _encapsulated_frames(header)
-    try:
-        decoder = get_decoder(UID(header.transfer_syntax_uid))
-    except NotImplementedError as error:
-        raise PixelDataError("its transfer syntax is not supported") from error
-    options: dict[str, Any] = {
-        "transfer_syntax_uid": UID(header.transfer_syntax_uid),
-        "rows": header.rows,
-        "columns": header.columns,
-        "number_of_frames": 1,
-        "samples_per_pixel": 1,
-        "photometric_interpretation": header.photometric_interpretation,
-        "pixel_representation": header.pixel_representation,
-        "bits_allocated": header.bits_allocated,
-        "bits_stored": header.bits_stored,
-        "pixel_keyword": "PixelData",
-    }
-    for index, frame in enumerate(frames):
-        if header.transfer_syntax_uid != _RLE_LOSSLESS and not _ends_whole(frame):
-            raise PixelDataError("its compressed image ends too early")
-        # The decoder takes encapsulated frames, so that each frame is wrapped as a lone one: no look-up per frame.
-        odd = len(frame) % 2
-        alone = b"".join((
-            _ITEM, bytes(4), _ITEM, struct.pack("<I", len(frame) + odd), frame, b"\0" * odd,
-            _SEQUENCE_DELIMITER, bytes(4),
-        ))  # fmt: skip
+def _encapsulated(header: InstanceHeader, codec: CodecProcess) -> Iterator[tuple[int, NDArray[Any]]]:
+    syntax = header.transfer_syntax_uid
+    if syntax not in COMPRESSED_SYNTAXES:
+        raise PixelDataError("its transfer syntax is not supported")
+    form = FrameFormat(
+        transfer_syntax_uid=syntax,
+        rows=header.rows,
+        columns=header.columns,
+        photometric_interpretation=header.photometric_interpretation,
+        pixel_representation=header.pixel_representation,
+        bits_allocated=header.bits_allocated,
+        bits_stored=header.bits_stored,
+    )
+    for index, frame in enumerate(_encapsulated_frames(header)):
+        if syntax != RLE_LOSSLESS:
+            _check_code_stream(frame, header)
         try:
-            array, _ = decoder.as_array(alone, index=0, raw=True, **options)
-        except Exception as error:
+            yield index, codec.decode(frame, form)
+        except CodecError as error:
             raise PixelDataError("its compressed image is damaged") from error
-        if array.shape != (header.rows, header.columns):
-            raise PixelDataError("its compressed image has another size than its header")
-        yield index, array
+
+
+def _check_code_stream(frame: bytes, header: InstanceHeader) -> None:
+    if not ends_whole(frame):
+        raise PixelDataError("its compressed image ends too early")
+    if image_size(frame) != (header.rows, header.columns, 1):
+        raise PixelDataError("its compressed image has another size than its header")
 
 
 def _encapsulated_frames(header: InstanceHeader) -> list[bytes]:
@@ -231,18 +229,10 @@ def _group(fragments: list[tuple[int, bytes]], offsets: tuple[int, ...], frames:
     open_frame: list[bytes] = []
     for _, value in fragments:
         open_frame.append(value)
-        if _ends_whole(value):
+        if ends_whole(value):
             grouped.append(b"".join(open_frame))
             open_frame = []
     return grouped if len(grouped) == frames else _cut()
-
-
-def _ends_whole(frame: bytes) -> bool:
-    """Tell whether a compressed image has its end: codecs fill what is missing with grey and say nothing.
-
-    Writers pad to an even length with 0x00 or 0xFF.
-    """
-    return frame.rstrip(b"\0\xff").endswith(_END_OF_IMAGE)
 
 
 def _cut() -> list[bytes]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from appliance.dicom.codec_process import CodecProcesses
 from appliance.dicom.eligibility import select_axial_frames
 from appliance.dicom.geometry import (
     SAME_PLACE_MM,
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from appliance.dicom.codec_process import CodecProcess
     from appliance.dicom.eligibility import Frame
     from appliance.dicom.functional_groups import FrameHeader
     from appliance.dicom.geometry import Axes
@@ -90,7 +91,7 @@ def build_scan(
     limits
         What is refused.
     threads
-        Decoding threads; by default one per processor, at most four.
+        Decoding threads; by default one per processor, at most four, fewer for a short series.
 
     Returns
     -------
@@ -111,7 +112,8 @@ def build_scan(
     axes = common_axes([header.frames[index] for header, index in frames])
     _check_axial(axes, limits)
     frames, heights_mm = _sorted_by_height(frames, axes)
-    frames, heights_mm = _without_duplicates(frames, heights_mm, notes)
+    with CodecProcesses() as codecs:
+        frames, heights_mm = _without_duplicates(frames, heights_mm, codecs.mine(), notes)
     _check_count(heights_mm, limits)
     _check_regular(frames, heights_mm)
     grid = make_grid(_positions_mm(frames), axes, spacing_mm, size, limits.maximum_tilt_degrees)
@@ -213,14 +215,14 @@ def _positions_mm(frames: Sequence[Frame]) -> NDArray[np.float64]:
 
 
 def _without_duplicates(
-    frames: list[Frame], heights_mm: NDArray[np.float64], notes: list[str]
+    frames: list[Frame], heights_mm: NDArray[np.float64], codec: CodecProcess, notes: list[str]
 ) -> tuple[list[Frame], NDArray[np.float64]]:
     kept = [0]
     conflicts = 0
     for i in range(1, len(frames)):
         if heights_mm[i] - heights_mm[kept[-1]] >= SAME_PLACE_MM:
             kept.append(i)
-        elif not _same_image(frames[i], frames[kept[-1]]):
+        elif not _same_image(frames[i], frames[kept[-1]], codec):
             conflicts += 1
     if conflicts:
         if _overlapping_acquisitions(frames, heights_mm):
@@ -236,23 +238,21 @@ def _without_duplicates(
     return [frames[i] for i in kept], heights_mm[kept]
 
 
-def _same_image(one: Frame, other: Frame) -> bool:
+def _same_image(one: Frame, other: Frame, codec: CodecProcess) -> bool:
     a, b = one[0].frames[one[1]], other[0].frames[other[1]]
     if not np.allclose(a.position_mm or (), b.position_mm or (), atol=SAME_PLACE_MM):
         return False
-    return bool(np.array_equal(_decode_one(one), _decode_one(other)))
+    return bool(np.array_equal(_decode_one(one, codec), _decode_one(other, codec)))
 
 
-def _decode_one(frame: Frame) -> NDArray[np.int16]:
+def _decode_one(frame: Frame, codec: CodecProcess) -> NDArray[np.int16]:
     header, wanted = frame
     out = np.empty((header.rows, header.columns), np.int16)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            for index, stored in read_stored_values(header):
-                if index == wanted:
-                    to_hounsfield(stored, header, header.frames[index], out)
-                    break
+        for index, stored in read_stored_values(header, codec):
+            if index == wanted:
+                to_hounsfield(stored, header, header.frames[index], out)
+                break
     except PixelDataError as error:
         _refuse_unreadable([str(error)], 1)
     return out
@@ -322,7 +322,7 @@ def _fill(
         image = np.empty(size, dtype=np.int16) if grid.sheared else None
         lowest = np.iinfo(np.int16).max
         try:
-            for index, stored in read_stored_values(header):
+            for index, stored in read_stored_values(header, codecs.mine()):
                 slot = slots.get(index)
                 if slot is None:
                     continue
@@ -338,12 +338,10 @@ def _fill(
             return str(error)
         return lowest
 
-    workers = threads or min(4, os.cpu_count() or 1)
-    with warnings.catch_warnings():
-        # Codecs warn about headers that disagree with their code stream; the array's own shape is checked instead.
-        warnings.simplefilter("ignore")
-        with ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
-            results = list(pool.map(decode, jobs.values()))
+    # A codec process takes half a second to start: a short series is decoded sooner by few of them.
+    workers = threads or max(1, min(4, os.cpu_count() or 1, len(jobs) // 16))
+    with CodecProcesses() as codecs, ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
+        results = list(pool.map(decode, jobs.values()))
     _refuse_unreadable([result for result in results if isinstance(result, str)], len(jobs))
     darkest = min(result for result in results if isinstance(result, int))
     if darkest > _DARKEST_TISSUE_HU:

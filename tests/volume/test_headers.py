@@ -166,6 +166,7 @@ def test_the_accession_number_is_not_in_the_representation(tools, series, tmp_pa
     assert "A12345" not in repr(header)
 
 
+@pytest.mark.slow
 def test_deflated_bomb(tools, series, tmp_path):
     """1.1 GB of zeros in a deflated data set must not be inflated."""
     path = tools.save(series.datasets()[0], tmp_path / "a.dcm", DeflatedExplicitVRLittleEndian)
