@@ -99,7 +99,7 @@ def decode_frame(frame: bytes, form: FrameFormat) -> NDArray[Any]:
 
 def _decode_jpeg_2000(frame: bytes) -> NDArray[Any]:
     # pydicom reaches this codec only through a package that adds nothing else.
-    from openjpeg import decode
+    from openjpeg.utils import decode
 
     array: NDArray[Any] = np.asarray(decode(frame))
     # The container follows the code stream's precision; the header's masks and signs need a word of 16 bits.

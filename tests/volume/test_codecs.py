@@ -163,10 +163,16 @@ def test_twelve_bit_extended_jpeg_is_refused(tools, tmp_path):
 
 
 def form(**changes):
-    return FrameFormat(**{
-        "transfer_syntax_uid": str(JPEGLSLossless), "rows": 20, "columns": 16,
-        "photometric_interpretation": "MONOCHROME2", "pixel_representation": 1, "bits_allocated": 16, "bits_stored": 16, **changes,
-    })  # fmt: skip
+    values = {
+        "transfer_syntax_uid": str(JPEGLSLossless),
+        "rows": 20,
+        "columns": 16,
+        "photometric_interpretation": "MONOCHROME2",
+        "pixel_representation": 1,
+        "bits_allocated": 16,
+        "bits_stored": 16,
+    }
+    return FrameFormat(**(values | changes))
 
 
 @pytest.fixture
