@@ -147,6 +147,8 @@ class Attempts:
             _log.info("screener_recycled", scans=child.jobs)
             child.stop()
             self._child = None
+            if not child.jobs:  # work.memory_limit_mib leaves no room for any scan
+                self._pause("screener_too_large")
             return False
         return child.ready and time.monotonic() >= self._resume_at
 
@@ -214,6 +216,10 @@ class Attempts:
         if child is None:
             self._lost(ReasonCode.WORKER_LOST, "The screening process is gone.")
         elif (code := child.ended()) is not None:
+            for message in child.messages(0.0):  # its last words
+                self._hear(attempt, message)
+            if attempt.end is not None:
+                return
             how = f"was ended by signal {-code}" if code < 0 else f"ended with code {code}"
             self._lost(ReasonCode.WORKER_LOST, f"The screening process {how} at the stage “{attempt.stage}”.")
         elif self._too_large(child):

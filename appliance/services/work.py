@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from appliance.config import Settings
     from appliance.store.database import Store
+    from appliance.store.scan_rows import ScanRow
 
 _log = structlog.get_logger()
 
@@ -168,7 +169,7 @@ class _Worker:
             scan = self._store.leases.claim(self._owner, seconds=self._settings.work.lease_s)
             if scan is not None:
                 _log.info("scan_claimed", scan=scan.id, attempt=scan.attempts, instances=scan.instances)
-                self._attempts.begin(scan)
+                self._begin(scan)
                 self._beat()
         if self._attempts.current is not None:
             finished = self._attempts.finished
@@ -176,6 +177,13 @@ class _Worker:
             if self._attempts.finished > finished:
                 self._hand_over()
                 self._beat()
+
+    def _begin(self, scan: ScanRow) -> None:
+        try:
+            self._attempts.begin(scan)
+        except OSError:
+            self._store.leases.release(scan.id, cause="the disk could not be written")
+            raise
 
     def _hand_over(self) -> None:
         """Give what is screened to delivery, and write into the folders of finished scans that they are."""

@@ -204,7 +204,7 @@ class Store:
         self.close()
 
 
-def open_database(path: Path, *, read_only: bool = False) -> Store:
+def open_database(path: Path, *, read_only: bool = False, check: bool = True) -> Store:
     """Open the appliance's database, making, checking, mending and upgrading it as needed.
 
     A damaged file is moved aside as ``<name>.corrupt-<time>`` and an empty one takes its place; the work
@@ -216,6 +216,9 @@ def open_database(path: Path, *, read_only: bool = False) -> Store:
         The SQLite file.
     read_only
         For commands that look: the file must exist, and nothing is checked, mended, upgraded or written.
+    check
+        ``False`` for a service that opens the database for a moment again and again: the whole file is not read each
+        time, and damage is met as an error when it is met.
 
     Raises
     ------
@@ -232,7 +235,7 @@ def open_database(path: Path, *, read_only: bool = False) -> Store:
         raise StoreError(f"{path.parent}: cannot be used for the database: {error.strerror}.") from error
     try:
         with _sentences(path), _file_sentences(path):
-            moved = _mend(path, lock)
+            moved = _mend(path, lock, check)
             _create(path)
             database = _connect(path)
             migrations.migrate(database)
@@ -247,11 +250,11 @@ def open_database(path: Path, *, read_only: bool = False) -> Store:
     return store
 
 
-def _mend(path: Path, lock: FileLock) -> Path | None:
-    alone = lock.try_alone()
+def _mend(path: Path, lock: FileLock, check: bool) -> Path | None:
+    alone = check and lock.try_alone()
     if not alone:
         lock.share()
-    if not damage(path):
+    if not check or not damage(path):
         return None
     if not alone and not lock.alone_within(BUSY_S):
         raise DatabaseDamagedError(
@@ -289,8 +292,10 @@ def _connect(path: Path, *, read_only: bool = False) -> _Database:
 
 
 def _create(path: Path) -> None:
-    # SQLite gives its -wal and -shm files the mode of the database.
-    os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
+    # Only a file that is not there yet is ever opened here: closing a descriptor of a database would drop the POSIX
+    # locks that SQLite holds on it in this process. SQLite gives its -wal and -shm files the mode of the database.
+    with contextlib.suppress(FileExistsError):
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600))
     path.chmod(0o600)
 
 
@@ -319,7 +324,9 @@ def _sentences(path: Path) -> Generator[None, None, None]:
             sqlite3.SQLITE_READONLY,
             sqlite3.SQLITE_CANTOPEN,
         }:
-            raise StoreError(f"{path}: cannot be written ({error}); check the disk's space and health.") from error
+            raise StoreError(
+                f"{path}: cannot be used ({error}); check the disk's space and health and the file's owner."
+            ) from error
         if code in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
             raise StoreError(f"{path}: another process kept the write lock longer than {BUSY_S:g} s.") from error
         raise StoreError(f"{path}: {error}.") from error

@@ -16,16 +16,17 @@ if TYPE_CHECKING:
 def damage(path: Path) -> str | None:
     """Return what ``quick_check`` finds wrong with a file, ``None`` for a sound, empty or absent one.
 
+    The file is read through SQLite only: opening and closing it here would drop the POSIX locks that another connection
+    of this process holds on it.
+
     Raises
     ------
-    OSError
+    sqlite3.Error
         The file cannot be read at all, which says nothing about its content.
     """
     if not path.exists():
         # A log without its database is what a cut in the middle of a move leaves behind.
         return "the write-ahead log has no database" if path.with_name(path.name + "-wal").exists() else None
-    with path.open("rb"):
-        pass
     try:
         with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True)) as connection:
             connection.execute("PRAGMA busy_timeout = 30000")

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from contextlib import closing
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -23,7 +24,6 @@ from tests.store.conftest import spooled
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from appliance.store.database import Store
 
@@ -318,3 +318,30 @@ def test_opening_many_at_once_makes_one_database(path: Path, add_scan: Callable[
     assert all(len(store.scans.last()) == 1 for store in stores)
     for store in stores:
         store.close()
+
+
+def test_opening_again_drops_no_lock_of_this_process(path: Path) -> None:
+    with open_database(path) as store:
+        store.events.record(EventKind.STARTED)
+        before = _posix_locks(path)
+        open_database(path).close()
+        assert _posix_locks(path) == before
+    assert before
+
+
+def _posix_locks(path: Path) -> list[str]:
+    """What this process has locked of a file, as the kernel says."""
+    inode = path.stat().st_ino
+    lines = [line.split()[1:] for line in Path("/proc/locks").read_text(encoding="ascii").splitlines()]
+    return sorted(" ".join(line) for line in lines if line[0] == "POSIX" and line[4].endswith(f":{inode}"))
+
+
+def test_a_momentary_opening_reads_no_more_than_it_must(path: Path) -> None:
+    _fill(path)
+    with path.open("r+b") as file:
+        file.seek(path.stat().st_size - 4096)
+        file.write(b"\xff" * 4096)
+    with open_database(path, check=False) as store:
+        assert store.moved_aside is None
+    with open_database(path) as store:
+        assert store.moved_aside is not None
