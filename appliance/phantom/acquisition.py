@@ -185,20 +185,20 @@ class Scanner:
             self._stack = np.empty((geometry.slices, *grid.shape[1:]), dtype=np.float32)
             for j in range(grid.shape[1]):
                 weights = _profile(grid, (middle_z + heights[j] * np.tan(tilt)).astype(np.float32), thickness)
-                self._stack[:, j] = weights @ self._hu[:, j]
+                self._stack[:, j] = Banded(weights).left(self._hu[:, j])
         y = geometry.first_position_mm[1] + geometry.column_direction[1] * options.pixel_spacing_mm * np.arange(
             options.rows
         )
         x = geometry.first_position_mm[0] + geometry.row_direction[0] * options.pixel_spacing_mm * np.arange(
             options.columns
         )
-        self._rows = Banded(_in_plane(grid, 1, y.astype(np.float32), options.kernel), 64)
-        self._columns = Banded(_in_plane(grid, 2, x.astype(np.float32), options.kernel), 64)
+        self._rows = Banded(_in_plane(grid, 1, y.astype(np.float32), options.kernel))
+        self._columns = Banded(_in_plane(grid, 2, x.astype(np.float32), options.kernel))
 
     def clean_slice(self, index: int) -> Floats:
         """Return one slice without noise, float32 HU ``(rows, columns)``; slices count from the feet."""
         if self._stack is not None:
-            image = self._rows.left(self._columns.right(self._stack[index]))
+            image = np.ascontiguousarray(self._columns.along(self._rows.left(self._stack[index]), 1))
         else:
             image = self._oblique_slice(index)
         for lesion in self.lesions:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import (
+    UID,
     CTImageStorage,
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
-    from pydicom.uid import UID
 
     from appliance.phantom.acquisition import Scanner
     from appliance.phantom.options import PhantomOptions
@@ -49,7 +49,7 @@ _CHARACTER_SET = {"ascii": "ISO_IR 6", "gb18030": "GB18030", "utf-8": "ISO_IR 19
 _DATE, _TIME = "20260105", "083000"
 DATE_TIME = _DATE + _TIME
 _INTERCEPT_UNSIGNED = -1024
-IMPLEMENTATION_CLASS_UID = "2.25.302163447520918455912430270414216081925"
+IMPLEMENTATION_CLASS_UID = UID("2.25.302163447520918455912430270414216081925")
 IMPLEMENTATION_VERSION = "PHANTOM_1"
 
 

@@ -115,40 +115,31 @@ def interpolation_matrix(
 
 
 class Banded:
-    """A matrix whose rows reach only a few neighbouring columns, applied block by block.
+    """A matrix whose rows reach only a few neighbouring columns.
+
+    Sparse products run in one thread: many small dense products would start and stop the threads of the linear algebra
+    library thousands of times, which on a busy machine costs more than the arithmetic.
 
     Parameters
     ----------
     matrix
         float32 ``(rows, columns)``, mostly zero.
-    block
-        Rows in a block; each block multiplies only the columns it reaches.
     """
 
-    def __init__(self, matrix: Floats, block: int = 24) -> None:
-        self.rows = matrix.shape[0]
-        self.blocks: list[tuple[slice, slice, Floats]] = []
-        for first in range(0, self.rows, block):
-            part = matrix[first : first + block]
-            reached = np.flatnonzero(part.any(axis=0))
-            columns = slice(int(reached[0]), int(reached[-1]) + 1) if reached.size else slice(0, 1)
-            self.blocks.append(
-                (slice(first, first + len(part)), columns, np.ascontiguousarray(part[:, columns], dtype=np.float32))
-            )
+    def __init__(self, matrix: Floats) -> None:
+        from scipy.sparse import csr_array
+
+        self._matrix = csr_array(matrix)
 
     def left(self, values: Floats) -> Floats:
         """Return ``matrix @ values`` for ``values`` of shape ``(columns, n)``."""
-        out = np.empty((self.rows, values.shape[1]), dtype=np.float32)
-        for rows, columns, part in self.blocks:
-            np.matmul(part, values[columns], out=out[rows])
-        return out
+        return np.asarray(self._matrix @ np.ascontiguousarray(values), dtype=np.float32)
 
-    def right(self, values: Floats) -> Floats:
-        """Return ``values @ matrix.T`` for ``values`` of shape ``(n, columns)``."""
-        out = np.empty((values.shape[0], self.rows), dtype=np.float32)
-        for rows, columns, part in self.blocks:
-            out[:, rows] = values[:, columns] @ part.T
-        return out
+    def along(self, values: Floats, axis: int) -> Floats:
+        """Apply the matrix along one axis of an array."""
+        moved = np.ascontiguousarray(np.moveaxis(values, axis, 0))
+        out = self.left(moved.reshape(moved.shape[0], -1)).reshape(-1, *moved.shape[1:])
+        return np.asarray(np.moveaxis(out, 0, axis), dtype=np.float32)
 
 
 class Field:
@@ -163,15 +154,17 @@ class Field:
     """
 
     def __init__(self, samples: Floats, along: Sequence[Floats]) -> None:
-        columns = samples @ along[2].T
-        planes = np.matmul(along[1], columns)
-        self._planes = np.ascontiguousarray(planes.reshape(planes.shape[0], -1), dtype=np.float32)
+        planes = np.ascontiguousarray(Banded(along[1]).along(Banded(along[2]).along(samples, 2), 1))
+        self._planes: Floats = planes.reshape(planes.shape[0], -1)
         self._along_z = along[0]
         self.shape = (along[0].shape[0], along[1].shape[0], along[2].shape[0])
 
     def slab(self, slices: slice) -> Floats:
         """Return the field on a run of slices."""
-        return Banded(self._along_z[slices]).left(self._planes).reshape(-1, *self.shape[1:])
+        part = self._along_z[slices]
+        reached = np.flatnonzero(part.any(axis=0))
+        low, high = int(reached[0]), int(reached[-1]) + 1
+        return Banded(part[:, low:high]).left(self._planes[low:high]).reshape(-1, *self.shape[1:])
 
     def whole(self) -> Floats:
         """Return the field on the whole grid."""

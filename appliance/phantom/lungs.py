@@ -162,6 +162,8 @@ class LungPainter:
             targets = self._targets(side, box, distance, 700, name)
             random = generator(self.seed, f"{name}/bend/{side.lung.name}")
             segments += grow(self.frame.point(*root), targets, radius, 0.42, random)
+        # What is much thinner than a voxel would not be seen.
+        segments = [s for s in segments if s.start_radius > 0.25 * self.canvas.edge_mm]
         found = self.canvas.tube_distance(segments, 2.0 * self.canvas.edge_mm)
         if found is None:
             return
@@ -189,6 +191,7 @@ class LungPainter:
             random = generator(self.seed, f"bronchus/bend/{side.lung.name}")
             end = (float(stem[-1, 0]), float(stem[-1, 1]), float(stem[-1, 2]))
             tree += grow(end, targets, 5.2, 1.1, random)
+        tree = [s for s in tree if s.start_radius > 0.6 * self.canvas.edge_mm]
         self.bronchi = stems + tree
         self.canvas.paint_tubes(widened(stems, 1.6), 25.0, Tissue.AIRWAY_WALL)
         walls = self.canvas.tube_distance(widened(tree, 0.9), 2.0 * self.canvas.edge_mm)

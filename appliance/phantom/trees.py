@@ -55,9 +55,9 @@ def grow(
         if len(cloud) == 1:
             continue
         offset = cloud - centre
-        # The spread is measured across the branch, so that a stem forks sideways instead of running through itself.
-        _, _, axes = np.linalg.svd(offset, full_matrices=False)
-        side = offset @ axes[0] + random.normal(0.0, 0.1) * np.abs(offset @ axes[0]).mean()
+        longest = np.linalg.eigh(offset.T @ offset)[1][:, -1]
+        side = offset @ (longest * np.sign(longest[np.argmax(np.abs(longest))]))
+        side = side + random.normal(0.0, 0.1) * np.abs(side).mean()
         first, second = cloud[side < 0.0], cloud[side >= 0.0]
         for half in (first, second):
             share = len(half) / len(cloud)
