@@ -29,6 +29,7 @@ _MIB = 1024.0 * 1024.0
 _SEND_WITHIN_S = 10.0
 _STOP_WITHIN_S = 2.0
 _READ_BYTES = 65536
+_MEASURE_INTERVAL_S = 0.5
 
 
 class ScreenerLostError(ApplianceError):
@@ -57,6 +58,8 @@ class ScreenerProcess:
         self.ready = False
         self.jobs = 0
         self._started = time.monotonic()
+        self._measured_at = 0.0
+        self._resident_mib = 0.0
         self._buffer = b""
         self._read, write = os.pipe()
         try:
@@ -117,11 +120,15 @@ class ScreenerProcess:
         return self._process.poll()
 
     def resident_mib(self) -> float:
-        """Return its resident size; 0 when it has ended."""
-        try:
-            return float(psutil.Process(self.pid).memory_info().rss) / _MIB
-        except psutil.Error:
-            return 0.0
+        """Return the resident size of it and of the processes it has started, MiB; 0 when it has ended.
+
+        Looking costs some milliseconds, so an answer is good for half a second.
+        """
+        now = time.monotonic()
+        if now - self._measured_at >= _MEASURE_INTERVAL_S:
+            self._measured_at = now
+            self._resident_mib = sum(map(_resident_mib, self._family()))
+        return self._resident_mib
 
     def stop(self) -> None:
         """Let it end by itself, and end it when it does not."""
@@ -133,10 +140,23 @@ class ScreenerProcess:
         self._close()
 
     def kill(self) -> None:
-        """End it now."""
+        """End it and what it has started now."""
+        family = self._family()
         self._process.kill()
+        for process in family:
+            with contextlib.suppress(psutil.Error):
+                process.kill()
         self._close_input()
         self._close()
+
+    def _family(self) -> list[psutil.Process]:
+        if self.ended() is not None:
+            return []  # its number may be another process's by now
+        try:
+            process = psutil.Process(self.pid)
+            return [process, *process.children(recursive=True)]
+        except psutil.Error:
+            return []
 
     def _close(self) -> None:
         self._process.wait()
@@ -163,3 +183,10 @@ class ScreenerProcess:
                     rest = rest[os.write(descriptor, rest) :]
         except (BrokenPipeError, ValueError) as error:
             raise ScreenerLostError("The screening process has ended.") from error
+
+
+def _resident_mib(process: psutil.Process) -> float:
+    try:
+        return float(process.memory_info().rss) / _MIB
+    except psutil.Error:
+        return 0.0

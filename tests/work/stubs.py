@@ -6,6 +6,8 @@ import json
 import os
 import random
 import signal
+import subprocess
+import sys
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +34,8 @@ def screen(
     on_stage("reading")
     behaviour = headers[0].accession_number
     _misbehave(behaviour)
+    if behaviour == "FAMILY":
+        _grow_outside(out_directory)
     for stage in ("planned", "organ map", "screening", "writing"):
         on_stage(stage)
         if behaviour == "SLOW":
@@ -61,6 +65,12 @@ def _misbehave(behaviour: str) -> None:
     if behaviour == "PRINT":
         os.write(1, b'{"event": "result", "job": 1}\nnot json\n')
         print("and more")
+
+
+def _grow_outside(folder: Path) -> None:
+    code = "import time; held = bytearray(300 << 20); held[::4096] = b'x' * len(held[::4096]); time.sleep(600)"
+    with subprocess.Popen([sys.executable, "-c", code]) as process:
+        (folder / "pid").write_text(str(process.pid))
 
 
 def silent(paths: Sequence[Path], **_: Any) -> None:

@@ -144,6 +144,22 @@ def test_signals_to_the_whole_group_leave_it_to_the_parent(
     assert screen(child, tmp_path)[-1]["event"] == "result"
 
 
+def test_what_it_has_started_counts_and_ends_with_it(
+    start: Callable[..., ScreenerProcess], tmp_path: Path, until: Callable[[Callable[[], bool]], None]
+) -> None:
+    child = start()
+    listen(child, "ready")
+    out = tmp_path / "out"
+    out.mkdir()
+    path = tmp_path / "1.dcm"
+    path.write_bytes(instance("1.1", 1, accession="FAMILY"))
+    child.screen(1, [path], out, 1)
+    until(lambda: child.resident_mib() > 300.0)
+    grandchild = psutil.Process(int((out / "pid").read_text()))
+    child.kill()
+    until(lambda: not grandchild.is_running() or grandchild.status() == psutil.STATUS_ZOMBIE)
+
+
 def test_receiving_comes_first(start: Callable[..., ScreenerProcess]) -> None:
     child = start()
     listen(child, "ready")
