@@ -1,0 +1,123 @@
+"""From a scan to its organ map: resample, run the pack's network tile by tile, tidy up."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import structlog
+
+from appliance.anatomy.organ_map import OrganMap, PackUse
+from appliance.anatomy.tidy import tidy
+from appliance.errors import PackError
+from appliance.inference.engines import open_engine
+from appliance.inference.resample import to_canonical
+from appliance.inference.tiling import label_tiles
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from appliance.inference.engines import Engine
+    from appliance.packs.pack import Pack
+    from appliance.scan import Volume
+
+_log = structlog.get_logger()
+
+#: Above this something is there at all: fat, muscle, table; lung and air are below.
+_SOMETHING_HU = -500
+#: Voxels kept around what is there.
+_RIM = 4
+
+
+def map_organs(
+    volume: Volume,
+    packs: Sequence[Pack],
+    *,
+    engine: str = "auto",
+    precision: str = "auto",
+    threads: int = 0,
+    cache: Path | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> OrganMap:
+    """Map the organs of a scan.
+
+    Parameters
+    ----------
+    volume
+        Hounsfield units with their place in the patient; any orientation.
+    packs
+        The packs to use.
+    engine, precision, threads, cache
+        See :func:`appliance.inference.engines.open_engine`.
+    on_progress
+        Called with tiles done and tiles in all.
+
+    Returns
+    -------
+    OrganMap
+        Labels on the pack's grid in canonical axes, covering the whole volume.
+
+    Raises
+    ------
+    PackError
+        There is no pack, or more than one.
+    InferenceError
+        No engine could run the network.
+    """
+    pack = _only(packs)
+    opened = open_engine(pack, engine=engine, precision=precision, threads=threads, cache=cache)
+    return map_with(volume, pack, opened, on_progress=on_progress)
+
+
+def map_with(
+    volume: Volume,
+    pack: Pack,
+    engine: Engine,
+    *,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> OrganMap:
+    """Map the organs of a scan with an engine that is already open, for a process that screens many."""
+    wanted = pack.manifest.input
+    hu, grid = to_canonical(volume, wanted.spacing_mm)
+    box = _occupied(hu)
+    labels = np.zeros(hu.shape, np.uint8)
+    labels[box] = label_tiles(
+        np.ascontiguousarray(hu[box]),
+        engine.run,
+        patch=wanted.patch,
+        overlap=wanted.overlap,
+        fill_hu=wanted.fill_hu,
+        on_tile=on_progress,
+    )
+    tidy(labels, pack.structures, abs(float(np.linalg.det(grid.affine[:3, :3]))) / 1000.0)
+    _log.debug("organs_mapped", pack=pack.name, engine=engine.name, precision=engine.precision, shape=labels.shape)
+    use = PackUse(pack.name, pack.version, pack.digest, engine.precision, engine.device, engine.name)
+    return OrganMap(labels, grid.affine, dict(pack.structures), use)
+
+
+def _only(packs: Sequence[Pack]) -> Pack:
+    if not packs:
+        raise PackError(
+            "No model pack is installed, so no organ can be mapped; install one with `appliance packs install`."
+        )
+    if len(packs) > 1:
+        names = ", ".join(pack.name for pack in packs)
+        raise PackError(f"This version maps organs with one pack at a time; configure one of {names} (work.packs).")
+    return packs[0]
+
+
+def _occupied(hu: NDArray[np.int16]) -> tuple[slice, slice, slice]:
+    """Box around whatever is not air, so that no tile is spent on the room around the patient."""
+    there = hu > _SOMETHING_HU
+    box = []
+    for axis in range(3):
+        others = tuple(i for i in range(3) if i != axis)
+        # A wire or a few noisy voxels do not count.
+        lines = np.flatnonzero(there.sum(axis=others) > 8)
+        if lines.size == 0:
+            return slice(0, hu.shape[0]), slice(0, hu.shape[1]), slice(0, hu.shape[2])
+        box.append(slice(max(0, int(lines[0]) - _RIM), min(hu.shape[axis], int(lines[-1]) + 1 + _RIM)))
+    return box[0], box[1], box[2]

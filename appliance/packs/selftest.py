@@ -1,0 +1,103 @@
+"""Whether a pack still gives, on this machine, the labels it gave when it was made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from appliance.errors import PackError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from appliance.packs.pack import Pack
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """How well one engine and precision reproduced a pack's test vectors.
+
+    Attributes
+    ----------
+    engine, precision
+        What was asked for.
+    used
+        What the engine really computed in.
+    share
+        Least share of equal labels over all vectors, among voxels that are not background in both.
+    minimum
+        What the pack demands.
+    """
+
+    engine: str
+    precision: str
+    used: str
+    share: float
+    minimum: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether the pack may be used so."""
+        return self.share >= self.minimum
+
+
+def agreement(found: np.ndarray, expected: np.ndarray) -> float:
+    """Share of equal labels among voxels that are not background in both."""
+    either = (found > 0) | (expected > 0)
+    if not either.any():
+        return 1.0
+    return float(np.count_nonzero((found == expected) & either)) / float(np.count_nonzero(either))
+
+
+def self_test(pack: Pack, *, threads: int = 0, cache: Path | None = None) -> tuple[Agreement, ...]:
+    """Run every network of a pack on its test vectors.
+
+    Parameters
+    ----------
+    pack
+        A verified pack.
+    threads, cache
+        See :func:`appliance.inference.engines.open_engine`.
+
+    Returns
+    -------
+    tuple[Agreement, ...]
+        One per engine and precision.
+
+    Raises
+    ------
+    PackError
+        A test vector cannot be read.
+    InferenceError
+        An engine could not run a network.
+    """
+    from appliance.inference.engines import open_engine
+
+    results = []
+    for network in pack.manifest.networks:
+        for precision in network.precisions:
+            engine = open_engine(pack, engine=network.engine, precision=precision, threads=threads, cache=cache)
+            shares, minimum = [1.0], 0.0
+            for vector in pack.manifest.test_vectors:
+                hu, expected = read_vector(pack.path / vector.path, precision)
+                shares.append(agreement(engine.run(hu).argmax(axis=0).astype(np.uint8), expected))
+                minimum = max(minimum, vector.minimum_agreement)
+            results.append(Agreement(network.engine, precision, engine.precision, min(shares), minimum))
+    return tuple(results)
+
+
+def read_vector(path: Path, precision: str) -> tuple[np.ndarray, np.ndarray]:
+    """Read a test vector: int16 HU in the pack's patch shape and the uint8 labels expected in a precision.
+
+    Raises
+    ------
+    PackError
+        The file is unreadable or lacks that precision.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as item:
+            return item["hu"], item[f"labels_{precision}"]
+    except (OSError, KeyError, ValueError) as error:
+        raise PackError(f"{path}: not a usable test vector: {error}.") from error

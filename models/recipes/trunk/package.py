@@ -1,0 +1,165 @@
+"""Write a pack's test vectors, its manifest with every digest, and its model card.
+
+python package.py --pack ../../trunk --run RUN [--evaluation evaluation.json] [--speed speed.json]
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime as dt
+import json
+from pathlib import Path
+
+import numpy as np
+from card import write_card
+from export import PATCH
+from scipy import ndimage
+
+from appliance.anatomy.structures import STRUCTURES
+from appliance.inference.engines import OnnxRuntimeEngine, OpenVinoEngine
+from appliance.packs.pack import MANIFEST, load, sha256_of
+from appliance.phantom import PhantomOptions, label_map
+
+VERSION = "0.1.0"
+NAMES = ("body", "lung_left", "lung_right", "airways", "bone")
+#: INT8 may ship while no structure loses more Dice than this against single precision.
+LARGEST_LOSS = {"body": 0.005, "lung_left": 0.01, "lung_right": 0.01, "airways": 0.03, "bone": 0.02}
+INTENDED_USE = (
+    "Working masks of body, lungs, airways and bone on CT of the adult trunk, for screenings that check their "
+    "plausibility before they measure. Not a diagnostic device."
+)
+EXCLUSIONS = (
+    "children",
+    "contrast-enhanced CT (bone is not told from enhanced vessels)",
+    "head, neck and limbs alone",
+    "slices thicker than 8 mm",
+    "surgical planning, radiotherapy, or any use in which a label is not checked",
+)
+TRAINED_ON = (
+    "LIDC-IDRI 0001, 0003, 0004, 0005, 0006, 0008, 0010 (CC BY 3.0)",
+    "Lung-PET-CT-Dx A0001 (CC BY 4.0)",
+    "ACRIN-FLT-Breast 001 (two pieces), 013 (CC BY 3.0)",
+    "Lung-Fused-CT-Pathology 0001 (CC BY 3.0)",
+    "TotalSegmentator example scan (Apache-2.0)",
+    "SPL abdominal atlas (3D Slicer licence)",
+    "the appliance's own phantom, random patients",
+)
+TESTED_ON = ("LIDC-IDRI 0002", "LIDC-IDRI 0009", "Lung-PET-CT-Dx A0002")
+
+
+def write_vector(pack: Path, precisions: dict[str, str]) -> None:
+    """Store a phantom's tile with the labels that each precision gives now."""
+    hu, _, _, _ = label_map(PhantomOptions(noise_hu=0.0), 3.0)
+    centre = [max(0, (size - tile) // 2) for size, tile in zip(hu.shape, PATCH, strict=True)]
+    centre[0] = max(0, hu.shape[0] - PATCH[0] - 10)
+    tile = np.full(PATCH, -1024, np.int16)
+    cut = hu[tuple(slice(start, start + size) for start, size in zip(centre, PATCH, strict=True))]
+    offset = [(size - have) // 2 for size, have in zip(PATCH, cut.shape, strict=True)]
+    # Smooth and coarse in HU, so that the file is small; the network does not mind.
+    cut = (np.rint(ndimage.gaussian_filter(cut.astype(np.float32), 0.7) / 10) * 10).astype(np.int16)
+    tile[tuple(slice(start, start + size) for start, size in zip(offset, cut.shape, strict=True))] = cut
+    arrays = {"hu": tile}
+    for precision, name in precisions.items():
+        engine = OpenVinoEngine(pack / name, PATCH, precision, 2, None)
+        arrays[f"labels_{precision}"] = engine.run(tile).argmax(axis=0).astype(np.uint8)
+    onnx = OnnxRuntimeEngine(pack / "trunk.onnx", 2).run(tile).argmax(axis=0)
+    print("OpenVINO and ONNX Runtime agree on", float((onnx == arrays["labels_f32"]).mean()))
+    np.savez_compressed(pack / "test_vector.npz", **arrays)
+
+
+def gate(evaluation: dict) -> list[str]:
+    """Structures whose INT8 lost more Dice than allowed."""
+    mean = evaluation["mean"]
+    return [name for name, loss in LARGEST_LOSS.items() if mean["f32"][name] - mean["int8"][name] > loss]
+
+
+def _quoted(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def write_manifest(pack: Path, precisions: dict[str, str], evaluation: dict | None, speed: list[dict]) -> None:
+    """Write pack.toml; every other file of the folder gets its digest."""
+    lines = [
+        "format = 1",
+        'name = "trunk"',
+        f"version = {_quoted(VERSION)}",
+        'licence = "Apache-2.0"',
+        'licence_class = "open"',
+        f"intended_use = {_quoted(INTENDED_USE)}",
+        "exclusions = [",
+        *(f"  {_quoted(text)}," for text in EXCLUSIONS),
+        "]",
+        "",
+        "[provenance]",
+        'recipe = "models/recipes/trunk"',
+        'labels = "rules over Hounsfield units, looked at by one person; not expert labels"',
+        f"date = {_quoted(dt.datetime.now(dt.UTC).date().isoformat())}",
+        "trained_on = [",
+        *(f"  {_quoted(text)}," for text in TRAINED_ON),
+        "]",
+        "tested_on = [",
+        *(f"  {_quoted(text)}," for text in TESTED_ON),
+        "]",
+        "",
+        "[input]",
+        'orientation = "head-back-left"',
+        "spacing_mm = [3.0, 3.0, 3.0]",
+        f"patch = {list(PATCH)}",
+        "overlap = 0.25",
+        "fill_hu = -1024",
+        "",
+    ]
+    for value, name in enumerate(NAMES, start=1):
+        lines += [
+            "[[structures]]",
+            f"name = {_quoted(name)}",
+            f"code = {_quoted(STRUCTURES[name].code)}",
+            f"value = {value}",
+            "",
+        ]
+    if "int8" in precisions:
+        lines += ["[[networks]]", 'engine = "openvino"', 'precisions = ["int8"]', 'path = "trunk_int8.xml"', ""]
+    lines += ["[[networks]]", 'engine = "openvino"', 'precisions = ["bf16", "f32"]', 'path = "trunk.onnx"', ""]
+    lines += ["[[networks]]", 'engine = "onnxruntime"', 'precisions = ["f32"]', 'path = "trunk.onnx"', ""]
+    lines += ["[[test_vectors]]", 'path = "test_vector.npz"', "minimum_agreement = 0.98", ""]
+    if evaluation:
+        for precision, dice in evaluation["mean"].items():
+            lines += [
+                "[[accuracy]]",
+                f"precision = {_quoted(precision)}",
+                f"scans = {len(evaluation['scans'])}",
+                "[accuracy.dice]",
+            ]
+            lines += [*(f"{name} = {value}" for name, value in dice.items()), ""]
+    for entry in speed:
+        lines += ["[[speed]]", *(f"{key} = {_quoted(value)}" for key, value in entry.items()), ""]
+    wanted = {"trunk.onnx", "test_vector.npz", "MODEL_CARD.md"}
+    wanted |= {"trunk_int8.xml", "trunk_int8.bin"} if "int8" in precisions else set()
+    lines += ["[files]", *(f"{_quoted(name)} = {_quoted(sha256_of(pack / name))}" for name in sorted(wanted))]
+    (pack / MANIFEST).write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def main() -> None:
+    """Package one export."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--pack", type=Path, required=True)
+    parser.add_argument("--run", type=Path, required=True)
+    parser.add_argument("--evaluation", type=Path)
+    parser.add_argument("--speed", type=Path)
+    options = parser.parse_args()
+    evaluation = json.loads(options.evaluation.read_text()) if options.evaluation else None
+    speed = json.loads(options.speed.read_text()) if options.speed else []
+    precisions = {"f32": "trunk.onnx", "bf16": "trunk.onnx", "int8": "trunk_int8.xml"}
+    if evaluation and (lost := gate(evaluation)):
+        print("INT8 is left out: too much Dice lost on", ", ".join(lost))
+        del precisions["int8"]
+        for name in ("trunk_int8.xml", "trunk_int8.bin"):
+            (options.pack / name).unlink(missing_ok=True)
+    write_vector(options.pack, precisions)
+    write_card(options.pack / "MODEL_CARD.md", options.run, evaluation, speed, TRAINED_ON, EXCLUSIONS)
+    write_manifest(options.pack, precisions, evaluation, speed)
+    print(load(options.pack).digest)
+
+
+if __name__ == "__main__":
+    main()
