@@ -24,6 +24,6 @@ def screen(
     uids = [_SOP_INSTANCE_UID.search(path.read_bytes())[1].decode() for path in paths]  # type: ignore[index]
     for stage in ("reading", "planned", "organ map", "screening", "writing"):
         on_stage(stage)
-        time.sleep(random.uniform(0.0, 0.02))
+        time.sleep(random.uniform(0.0, 0.06))
     content = report(scan={"slices": len(uids), "revision": revision}) | {"instances": sorted(uids)}
     (out_directory / "report.json").write_text(json.dumps(content))

@@ -9,7 +9,7 @@ import os
 import random
 import signal
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -52,15 +52,29 @@ def _kill_at_random(settings: Settings, scanner: Scanner, kills: int, rng: rando
         worker = _start(settings)
         time.sleep(rng.uniform(0.0, 0.3))
         sent |= _send_something(scanner, number)
-        time.sleep(rng.uniform(0.0, 0.9))
-        heartbeat = read_heartbeat(settings.box.state_directory, "work")
-        if number % 4 == 3 and heartbeat is not None and heartbeat["pid"] == worker.pid:
-            with contextlib.suppress(ProcessLookupError, TypeError):
-                os.kill(heartbeat["child_pid"], signal.SIGKILL)
-            time.sleep(rng.uniform(0.0, 0.3))
+        if number % 2:
+            heartbeat = _at_work(settings, worker)
+            time.sleep(rng.uniform(0.0, 0.2))
+            if number % 4 == 3 and heartbeat is not None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(heartbeat["child_pid"], signal.SIGKILL)
+                time.sleep(rng.uniform(0.0, 0.2))
+        else:
+            time.sleep(rng.uniform(0.0, 0.9))
         worker.kill()
         worker.join()
     return sent
+
+
+def _at_work(settings: Settings, worker: BaseProcess) -> dict[str, Any] | None:
+    """Wait until the worker has a scan at hand, but not for ever: there may be none left."""
+    deadline = time.monotonic() + 3.0
+    while time.monotonic() < deadline:
+        heartbeat = read_heartbeat(settings.box.state_directory, "work")
+        if heartbeat and heartbeat["pid"] == worker.pid and heartbeat["scan"] is not None:
+            return heartbeat
+        time.sleep(0.005)
+    return None
 
 
 def _let_it_finish(settings: Settings, sent: dict[str, int], until: Callable[[Callable[[], bool]], None]) -> None:
