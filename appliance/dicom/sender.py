@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import socket
 import time
-from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
 from pydicom import dcmread
 from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_file_meta_info
 from pydicom.uid import UID
-from pynetdicom import AE, _config, evt
+from pynetdicom import _config
 from pynetdicom.presentation import build_context
 from pynetdicom.status import code_to_category
 
-from appliance.dicom.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
-from appliance.dicom.tls import TlsFiles, client_context
+from appliance.dicom.link import application_entity, associate, node_name
 from appliance.dicom.transfer_syntaxes import (
     EXPLICIT_VR_LITTLE_ENDIAN,
     IMPLICIT_VR_LITTLE_ENDIAN,
@@ -30,9 +27,9 @@ if TYPE_CHECKING:
 
     from pydicom.dataset import Dataset
     from pynetdicom.association import Association
-    from pynetdicom.events import Event
-    from pynetdicom.pdu_primitives import A_ASSOCIATE
     from pynetdicom.presentation import PresentationContext
+
+    from appliance.dicom.tls import TlsFiles
 
 # A-ASSOCIATE-RQ holds at most 128 contexts (PS3.8 Section 9.3.2.2); a compressed class takes one, others three.
 _MOST_CONTEXTS = 126
@@ -140,8 +137,8 @@ def echo(
     timeout_s
         For connecting and for each answer.
     """
-    ae = _application_entity(calling_ae, timeout_s)
-    link, failure = _associate(ae, [build_context(VERIFICATION)], host, port, called_ae, tls)
+    ae = application_entity(calling_ae, timeout_s)
+    link, failure = associate(ae, [build_context(VERIFICATION)], host, port, called_ae, tls)
     if failure is not None:
         return EchoReport(*failure)
     with link as association:
@@ -149,7 +146,7 @@ def echo(
     if status == 0:
         return EchoReport(None, permanent=False)
     answer = "nothing" if status is None else f"status 0x{status:04X}"
-    return EchoReport(f"{_name(called_ae, host, port)} answered the C-ECHO with {answer}.", permanent=False)
+    return EchoReport(f"{node_name(called_ae, host, port)} answered the C-ECHO with {answer}.", permanent=False)
 
 
 def send(
@@ -205,9 +202,9 @@ def send(
             on_progress(len(results), len(ordered))
 
     problem, permanent = None, False
-    ae = _application_entity(calling_ae, timeout_s)
+    ae = application_entity(calling_ae, timeout_s)
     for batch in _batches(files):
-        link, failure = _associate(ae, _contexts(batch), host, port, called_ae, tls)
+        link, failure = associate(ae, _contexts(batch), host, port, called_ae, tls)
         if failure is not None:
             problem, permanent = failure
             for file in batch:
@@ -215,7 +212,7 @@ def send(
             continue
         with link as association:
             for file in batch:
-                note(_send_file(association, file, _name(called_ae, host, port)))
+                note(_send_file(association, file, node_name(called_ae, host, port)))
     seconds = time.monotonic() - started
     return SendReport(tuple(results[path] for path in ordered), problem, permanent, seconds)
 
@@ -257,96 +254,6 @@ def _contexts(files: Sequence[_File]) -> list[PresentationContext]:
     return [build_context(sop_class, syntax) for sop_class, syntax in pairs]
 
 
-def _application_entity(calling_ae: str, timeout_s: float) -> AE:
-    ae = AE(ae_title=calling_ae)
-    ae.implementation_class_uid = UID(IMPLEMENTATION_CLASS_UID)
-    ae.implementation_version_name = IMPLEMENTATION_VERSION_NAME
-    ae.maximum_pdu_size = 0
-    ae.connection_timeout = ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = timeout_s
-    return ae
-
-
-def _associate(
-    ae: AE,
-    contexts: list[PresentationContext],
-    host: str,
-    port: int,
-    called_ae: str,
-    tls: TlsFiles | None,
-) -> tuple[_Link, tuple[str, bool] | None]:
-    """Return an association and, when it was not established, why and whether that is permanent."""
-    connections: list[socket.socket] = []
-
-    def on_open(event: Event) -> None:
-        transport = event.assoc.dul.socket
-        if transport is not None and transport.socket is not None:
-            # Without it the last piece of each image waits for the peer's delayed acknowledgement.
-            transport.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            connections.append(transport.socket)
-
-    tls_args: Any = None if tls is None else (client_context(tls), host)
-    association = ae.associate(
-        host,
-        port,
-        contexts=contexts,
-        ae_title=called_ae,
-        tls_args=tls_args,
-        evt_handlers=[(evt.EVT_CONN_OPEN, on_open)],
-    )
-    link = _Link(association, connections)
-    if association.is_established:
-        return link, None
-    failure = _why_not(association, _name(called_ae, host, port), ae.ae_title, opened=bool(connections))
-    link.close()
-    return link, failure
-
-
-@dataclass(frozen=True, slots=True)
-class _Link:
-    """An association and its connection, which pynetdicom leaves open when the peer closes first."""
-
-    association: Association
-    connections: list[socket.socket]
-
-    def __enter__(self) -> Association:
-        return self.association
-
-    def __exit__(self, *_: object) -> None:
-        with suppress(Exception):
-            if self.association.is_established:
-                self.association.release()
-        self.close()
-
-    def close(self) -> None:
-        """Close what is still open."""
-        with suppress(Exception):
-            self.association.abort()
-        for connection in self.connections:
-            connection.close()
-
-
-def _why_not(association: Association, peer: str, calling_ae: str, *, opened: bool) -> tuple[str, bool]:
-    if association.is_rejected:
-        return _rejection(cast("A_ASSOCIATE", association.acceptor.primitive), peer, calling_ae)
-    if not opened:
-        return f"{peer} cannot be reached; check address, port, cable and firewall, and TLS on both sides.", False
-    if association.rejected_contexts and not association.accepted_contexts:
-        return f"{peer} accepts none of the SOP classes and transfer syntaxes of these files.", True
-    return f"{peer} took the connection but broke it off before the association was made.", False
-
-
-def _rejection(answer: A_ASSOCIATE, peer: str, calling_ae: str) -> tuple[str, bool]:
-    """Return the sentence for an A-ASSOCIATE-RJ (PS3.8 Table 9-21) and whether it is permanent."""
-    permanent = answer.result == 1
-    if (answer.result_source, answer.diagnostic) == (1, 3):
-        return f"{peer} does not know the calling AE title {calling_ae}; add it there.", permanent
-    if (answer.result_source, answer.diagnostic) == (1, 7):
-        return f"{peer} does not answer to that AE title; correct the called AE title here.", permanent
-    if permanent:
-        return f"{peer} refused the association permanently ({answer.reason_str}).", True
-    return f"{peer} refused the association for now ({answer.reason_str}); try again later.", False
-
-
 def _send_file(association: Association, file: _File, peer: str) -> FileResult:
     if not association.is_established:
         return FileResult(file.path, None, f"{peer} broke off the association before this file.")
@@ -379,7 +286,3 @@ def _judge(path: Path, answer: Dataset, peer: str) -> FileResult:
     comment = str(answer.get("ErrorComment", "")).strip()
     said = f": {comment}" if comment else ""
     return FileResult(path, status, f"{peer} answered 0x{status:04X}{said}.")
-
-
-def _name(called_ae: str, host: str, port: int) -> str:
-    return f"{called_ae} at {host}:{port}"

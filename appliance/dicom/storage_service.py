@@ -150,15 +150,17 @@ class Dimse(DIMSEServiceProvider):
             return self._refuse(CANNOT_UNDERSTAND, "The request does not name its SOP class and instance")
         if sop_class != context.abstract_syntax:
             return self._refuse(DATA_SET_DOES_NOT_MATCH_SOP_CLASS, "SOP class is not the presentation context's")
-        if request.DataSet is None:
+        data = request.DataSet
+        if data is None:
             return self._refuse(CANNOT_UNDERSTAND, "The request has no data set")
-        oversize = isinstance(request.DataSet, OversizeDataset)
+        # One that came as a single PDU was complete before it could be cut off.
+        oversize = isinstance(data, OversizeDataset) or data.getbuffer().nbytes > self._largest_instance_bytes
         return self._store(
             StoreRequest(
                 sop_class_uid=str(sop_class),
                 sop_instance_uid=str(sop_instance),
                 transfer_syntax_uid=str(context.transfer_syntax[0]),
-                data=None if oversize else request.DataSet.getvalue(),
+                data=None if oversize else data.getvalue(),
             )
         )
 
