@@ -63,7 +63,7 @@ def assess(
     disk: Disk,
     services: Sequence[Service],
     queue: Queue | None,
-    packs: Sequence[Pack],
+    packs: Sequence[Pack] | None,
     peers: Sequence[Peer],
 ) -> tuple[Condition, tuple[Problem, ...]]:
     """Return the box in one word and why, in the order of the vocabulary."""
@@ -78,7 +78,7 @@ def assess(
         Problem.DISK_LOW: disk.reserve_mib <= disk.free_mib < disk.soft_free_mib,
         Problem.DISK_FULL: disk.free_mib < disk.reserve_mib,
         Problem.WORK_STALLED: queue is not None and queue.stalled,
-        Problem.PACK_FAILED: any(pack.self_test is SelfTest.FAILED for pack in packs),
+        Problem.PACK_FAILED: packs is None or any(pack.self_test is SelfTest.FAILED for pack in packs),
         Problem.PEER_UNREACHABLE: any(not peer.reachable or peer.echo is False for peer in destinations),
         Problem.CLOCK_WRONG: abs(machine.clock_offset_s or 0.0) > _CLOCK_TOLERANCE_S,
         Problem.STORE_UNREADABLE: queue is None,

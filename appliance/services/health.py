@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 import structlog
 
 from appliance import __version__
-from appliance.errors import StoreError
+from appliance.errors import PackError, StoreError
 from appliance.health import assessment, probes
 from appliance.health.broker import Broker
 from appliance.health.disk import DiskKeeper
-from appliance.health.model import Condition, Event, Health, Peer, PeerRole
+from appliance.health.model import Condition, Event, Health, Pack, Peer, PeerRole, SelfTest
 from appliance.health.publisher import Publisher
 from appliance.services import systemd
 from appliance.services.lifecycle import Heartbeat
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from appliance.config import Settings
-    from appliance.health.model import Pack, Queue
+    from appliance.health.model import Queue
 
 _log = structlog.get_logger()
 
@@ -39,12 +39,30 @@ SILENT_AFTER_S = 180.0
 SWEEP_INTERVAL_S = 600.0
 SHORT_SWEEP_INTERVAL_S = 60.0
 EVENT_INTERVAL_S = 2.0
+PACKS_INTERVAL_S = 600.0
 SETTLING_S = 60.0
 _LONGEST_WAIT_S = 5.0
 _EVENTS_KEPT_S = 30 * 86400.0
 
 
-def measure(settings: Settings, *, broker_connected: bool | None = None, packs: Sequence[Pack] = ()) -> Health:
+def installed_packs(settings: Settings) -> tuple[Pack, ...] | None:
+    """Return the installed packs, their files verified, or ``None`` when one is damaged.
+
+    The self-test runs the network, which this service may not (its memory is never executable): it is ``not_run`` here.
+    """
+    from appliance.packs.registry import available
+
+    try:
+        packs = available(settings.work.packs)
+    except (PackError, OSError) as error:
+        _log.error("packs_not_read", why=str(error))
+        return None
+    return tuple(
+        Pack(name=pack.name, version=pack.version, digest=pack.digest, self_test=SelfTest.NOT_RUN) for pack in packs
+    )
+
+
+def measure(settings: Settings, *, broker_connected: bool | None = None, packs: Sequence[Pack] | None = ()) -> Health:
     """Measure the box once; also what ``appliance status`` may show.
 
     Parameters
@@ -54,7 +72,7 @@ def measure(settings: Settings, *, broker_connected: bool | None = None, packs: 
     broker_connected
         Whether the broker is connected; ``None`` leaves the broker out of the peers.
     packs
-        Installed packs.
+        Installed packs; ``None`` when they cannot be read.
     """
     box = settings.box
     machine = probes.machine()
@@ -82,7 +100,7 @@ def measure(settings: Settings, *, broker_connected: bool | None = None, packs: 
         disk=disk,
         services=services,
         queue=queue,
-        packs=tuple(packs),
+        packs=tuple(packs or ()),
         peers=peers,
     )
 
@@ -126,6 +144,7 @@ class _Service:
         self._publisher = publisher
         self._keeper = DiskKeeper(settings.box.spool, settings.retention)
         self._condition: Condition | None = None
+        self._packs: tuple[Pack, ...] | None = ()
         self._settled_at_s = time.monotonic() + SETTLING_S
         self.heartbeat = Heartbeat(settings.box.state_directory, "health")
 
@@ -134,13 +153,16 @@ class _Service:
         interval_s = self._settings.health.interval_s
         watchdog_s = systemd.watchdog_interval_s() or _LONGEST_WAIT_S * 2.0
         wait_s = min(_LONGEST_WAIT_S, interval_s, watchdog_s / 2.0)
-        next_measure_s = next_sweep_s = next_short_sweep_s = next_events_s = time.monotonic()
+        next_packs_s = next_measure_s = next_sweep_s = next_short_sweep_s = next_events_s = time.monotonic()
         self._record(EventKind.STARTED)
         while True:
             # The heartbeat comes first, so that the service finds itself alive.
             self._beat()
             systemd.notify("WATCHDOG=1")
             now_s = time.monotonic()
+            if now_s >= next_packs_s:
+                self._packs = installed_packs(self._settings)
+                next_packs_s = now_s + PACKS_INTERVAL_S
             if now_s >= next_measure_s:
                 self._measure()
                 next_measure_s = now_s + interval_s
@@ -155,7 +177,7 @@ class _Service:
 
     def _measure(self) -> None:
         connected = None if self._publisher is None else self._publisher.connected
-        health = measure(self._settings, broker_connected=connected)
+        health = measure(self._settings, broker_connected=connected, packs=self._packs)
         if self._publisher is not None:
             self._publisher.publish_health(health.to_payload())
         # Right after a start the others are still coming up; that is published as it is, but it is no event.

@@ -61,6 +61,7 @@ def test_a_box_without_problems_is_healthy():
         ({"services": service(ServiceName.WORK, ServiceState.ABSENT)}, Condition.DOWN, Problem.WORK_ABSENT),
         ({"services": service(ServiceName.DELIVER, ServiceState.ABSENT)}, Condition.DEGRADED, Problem.DELIVER_ABSENT),
         ({"services": service(ServiceName.WORK, ServiceState.SILENT)}, Condition.DEGRADED, Problem.SERVICE_SILENT),
+        ({"packs": None}, Condition.DEGRADED, Problem.PACK_FAILED),
         ({"packs": (PACK,)}, Condition.DEGRADED, Problem.PACK_FAILED),
         (
             {"peers": peer(PeerRole.DESTINATION, reachable=False, echo=None)},
