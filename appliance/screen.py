@@ -21,9 +21,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from appliance.anatomy.organ_map import OrganMap
-    from appliance.config import Settings
+    from appliance.config import Settings, WorkSettings
+    from appliance.inference.engines import Engine
     from appliance.packs.pack import Pack
     from appliance.scan import Scan
+    from appliance.screenings.guards import ImageJudgement
     from appliance.screenings.planner import PlanEntry
 
 STAGES = ("reading", "planned", "organ map", "screening", "writing")
@@ -65,7 +67,7 @@ def screen_series(
         No usable network.
     """
     from appliance.anatomy.coverage import regions
-    from appliance.anatomy.mapper import map_organs
+    from appliance.anatomy.mapper import map_with
     from appliance.anatomy.plausibility import implausible
     from appliance.dicom.volume import build_scan
     from appliance.screenings.guards import judge
@@ -81,16 +83,12 @@ def screen_series(
     on_stage("planned")
 
     organs: OrganMap | None = None
-    image, doubts, coverage = None, {}, ()
+    image: ImageJudgement | None = None
+    doubts: dict[str, Reason] = {}
+    coverage: tuple[str, ...] = ()
     if planned.needs_organ_map:
         on_stage("organ map")
-        organs = map_organs(
-            scan.volume,
-            packs,
-            engine=settings.work.engine,
-            precision=settings.work.precision,
-            threads=settings.work.threads,
-        )
+        organs = map_with(scan.volume, packs[0], _engine(settings.work))
         image, doubts, coverage = judge(scan, organs), implausible(organs), regions(organs)
     mapped = time.monotonic()
 
@@ -101,7 +99,7 @@ def screen_series(
         appliance_version=appliance.__version__,
         config_digest=settings.digest(),
         scan=scan,
-        coverage=tuple(coverage),
+        coverage=coverage,
         contrast=image.contrast if image is not None else scan.acquisition.contrast_tag.value,
         packs=(organs.pack,) if organs is not None else (),
         screenings=results,
@@ -124,6 +122,15 @@ def _packs(extra: tuple[Path, ...]) -> tuple[Pack, ...]:
     from appliance.packs.registry import available
 
     return available(extra)
+
+
+@lru_cache(maxsize=1)
+def _engine(work: WorkSettings) -> Engine:
+    """Keep the compiled network for the next scan; a child process screens many."""
+    from appliance.inference.engines import open_engine
+
+    pack = _packs(work.packs)[0]
+    return open_engine(pack, engine=work.engine, precision=work.precision, threads=work.threads)
 
 
 def _timed(entry: PlanEntry, run: Callable[[], Outcome]) -> ScreeningResult:

@@ -198,12 +198,14 @@ def _packs(settings: Settings) -> Iterator[Check]:
     from appliance.packs.selftest import self_test
 
     for pack in available(settings.work.packs):
-        result = self_test(pack, engine=settings.work.engine, threads=settings.work.threads)
         name = f"pack {pack.name} {pack.version}"
-        if result.passed:
-            yield Check(name, Verdict.OK, f"whole, and computes here what it should ({result.text})")
+        agreements = self_test(pack, threads=settings.work.threads)
+        text = ", ".join(f"{item.engine} {item.used} {item.share:.3f}" for item in agreements)
+        if all(item.passed for item in agreements):
+            yield Check(name, Verdict.OK, f"whole, and computes here what it should: {text}")
         else:
-            yield Check(name, Verdict.PROBLEM, result.text, "install the pack again; if that does not help, report it")
+            fix = "install the pack again; if that does not help, report it"
+            yield Check(name, Verdict.PROBLEM, f"does not compute here what it should: {text}", fix)
 
 
 def _destinations(settings: Settings) -> Iterator[Check]:
