@@ -12,15 +12,16 @@ from typing import TYPE_CHECKING, Any, cast
 from pydicom.uid import UID
 from pynetdicom import AE, evt
 from pynetdicom.dimse import DIMSEServiceProvider
+from pynetdicom.transport import AssociationSocket
 
 from appliance.dicom.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from appliance.dicom.tls import TlsFiles, client_context
 
 if TYPE_CHECKING:
     from pynetdicom.association import Association
-    from pynetdicom.events import Event
     from pynetdicom.pdu_primitives import A_ASSOCIATE
     from pynetdicom.presentation import PresentationContext
+    from pynetdicom.transport import AddressInformation
 
 _LOOK_INTERVAL_S = 0.1
 
@@ -42,14 +43,71 @@ class _WatchfulDimse(DIMSEServiceProvider):
         return None, None
 
 
+class _Socket(AssociationSocket):
+    """A connection without Nagle's algorithm, closed for certain; pynetdicom forgets one that failed or broke."""
+
+    def __init__(self, assoc: Association, address: AddressInformation) -> None:
+        super().__init__(assoc, address=address)
+        # Else the last piece of each image waits for the peer's delayed acknowledgement.
+        cast("socket.socket", self.socket).setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def _shutdown_socket(self) -> None:
+        connection = self.socket
+        if connection is not None:
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+            connection.close()
+
+
+class _Entity(AE):
+    """An application entity whose connections are of the kind above."""
+
+    def _create_socket(self, assoc: Association, address: AddressInformation, tls_args: Any) -> AssociationSocket:
+        connection = _Socket(assoc, address)
+        connection.tls_args = tls_args
+        return connection
+
+
 def application_entity(calling_ae: str, timeout_s: float) -> AE:
     """Return this appliance as the requesting side."""
-    ae = AE(ae_title=calling_ae)
+    ae = _Entity(ae_title=calling_ae)
     ae.implementation_class_uid = UID(IMPLEMENTATION_CLASS_UID)
     ae.implementation_version_name = IMPLEMENTATION_VERSION_NAME
     ae.maximum_pdu_size = 0
     ae.connection_timeout = ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = timeout_s
     return ae
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why there is no association.
+
+    Attributes
+    ----------
+    problem
+        A sentence with what to change.
+    permanent
+        Whether trying again is pointless before somebody changes it.
+    """
+
+    problem: str
+    permanent: bool
+
+
+class Link:
+    """An established association, released or aborted at the end of a ``with`` block."""
+
+    def __init__(self, association: Association) -> None:
+        self._association = association
+
+    def __enter__(self) -> Association:
+        return self._association
+
+    def __exit__(self, *_: object) -> None:
+        if self._association.is_established:
+            self._association.release()
+        if not self._association.is_released:
+            self._association.abort()
 
 
 def associate(
@@ -59,79 +117,54 @@ def associate(
     port: int,
     called_ae: str,
     tls: TlsFiles | None,
-) -> tuple[Link, tuple[str, bool] | None]:
-    """Return an association and, when it was not established, why and whether that is permanent."""
-    connections: list[socket.socket] = []
-
-    def on_open(event: Event) -> None:
-        transport = event.assoc.dul.socket
-        if transport is not None and transport.socket is not None:
-            # Without it the last piece of each image waits for the peer's delayed acknowledgement.
-            transport.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            connections.append(transport.socket)
-
+) -> Link | Failure:
+    """Open an association, or tell why not."""
+    opened: list[bool] = []
     tls_args: Any = None if tls is None else (client_context(tls), host)
-    association = ae.associate(
-        host,
-        port,
-        contexts=contexts,
-        ae_title=called_ae,
-        tls_args=tls_args,
-        evt_handlers=[(evt.EVT_CONN_OPEN, on_open)],
-    )
-    link = Link(association, connections)
+    peer = node_name(called_ae, host, port)
+    try:
+        association = ae.associate(
+            host,
+            port,
+            contexts=contexts,
+            ae_title=called_ae,
+            tls_args=tls_args,
+            evt_handlers=[(evt.EVT_CONN_OPEN, lambda _: opened.append(True))],
+        )
+    except OSError:
+        return Failure(f"{peer} cannot be found; check the host name, or write its IP address.", permanent=False)
     if association.is_established:
         association.dimse = _WatchfulDimse(association)
-        return link, None
-    failure = _why_not(association, node_name(called_ae, host, port), ae.ae_title, opened=bool(connections))
-    link.close()
-    return link, failure
+        return Link(association)
+    failure = _why_not(association, peer, ae.ae_title, opened=bool(opened))
+    association.abort()
+    return failure
 
 
-@dataclass(frozen=True, slots=True)
-class Link:
-    """An association and its connection, which pynetdicom leaves open when the peer closes first."""
-
-    association: Association
-    connections: list[socket.socket]
-
-    def __enter__(self) -> Association:
-        return self.association
-
-    def __exit__(self, *_: object) -> None:
-        with suppress(Exception):
-            if self.association.is_established:
-                self.association.release()
-        self.close()
-
-    def close(self) -> None:
-        """Close what is still open."""
-        with suppress(Exception):
-            self.association.abort()
-        for connection in self.connections:
-            connection.close()
-
-
-def _why_not(association: Association, peer: str, calling_ae: str, *, opened: bool) -> tuple[str, bool]:
+def _why_not(association: Association, peer: str, calling_ae: str, *, opened: bool) -> Failure:
     if association.is_rejected:
         return _rejection(cast("A_ASSOCIATE", association.acceptor.primitive), peer, calling_ae)
     if not opened:
-        return f"{peer} cannot be reached; check address, port, cable and firewall, and TLS on both sides.", False
+        return Failure(
+            f"{peer} cannot be reached; check address, port, cable, firewall, and TLS on both sides.", permanent=False
+        )
     if association.rejected_contexts and not association.accepted_contexts:
-        return f"{peer} accepts none of the SOP classes and transfer syntaxes of these files.", True
-    return f"{peer} took the connection but broke it off before the association was made.", False
+        return Failure(f"{peer} accepts none of the SOP classes and transfer syntaxes of these files.", permanent=True)
+    return Failure(f"{peer} took the connection but broke it off before the association was made.", permanent=False)
 
 
-def _rejection(answer: A_ASSOCIATE, peer: str, calling_ae: str) -> tuple[str, bool]:
-    """Return the sentence for an A-ASSOCIATE-RJ (PS3.8 Table 9-21) and whether it is permanent."""
+def _rejection(answer: A_ASSOCIATE, peer: str, calling_ae: str) -> Failure:
+    """Return the sentence for an A-ASSOCIATE-RJ (PS3.8 Table 9-21)."""
     permanent = answer.result == 1
     if (answer.result_source, answer.diagnostic) == (1, 3):
-        return f"{peer} does not know the calling AE title {calling_ae}; add it there.", permanent
+        return Failure(f"{peer} does not know the calling AE title {calling_ae}; add it there.", permanent=permanent)
     if (answer.result_source, answer.diagnostic) == (1, 7):
-        return f"{peer} does not answer to that AE title; correct the called AE title here.", permanent
+        return Failure(
+            f"{peer} does not answer to that AE title; correct the called AE title here.", permanent=permanent
+        )
     if permanent:
-        return f"{peer} refused the association permanently ({answer.reason_str}).", True
-    return f"{peer} refused the association for now ({answer.reason_str}); try again later.", False
+        return Failure(f"{peer} refused the association permanently ({answer.reason_str}).", permanent=True)
+    return Failure(f"{peer} refused the association for now ({answer.reason_str}); try again later.", permanent=False)
 
 
 def node_name(called_ae: str, host: str, port: int) -> str:

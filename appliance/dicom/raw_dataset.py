@@ -84,7 +84,7 @@ def _first_uids(data: bytes, transfer_syntax_uid: str) -> dict[int, str] | None:
             raise MalformedDatasetError("The data set's elements are not in ascending order")
         previous = tag
         start, length = _value(data, position, order, implicit=implicit)
-        if length == _UNDEFINED_LENGTH or start + length > _GLANCE_BYTES:
+        if length == _UNDEFINED_LENGTH:
             return None
         if start + length > len(data):
             raise MalformedDatasetError("The data set ends in the middle of an element")

@@ -14,7 +14,7 @@ from pynetdicom import _config
 from pynetdicom.presentation import build_context
 from pynetdicom.status import code_to_category
 
-from appliance.dicom.link import application_entity, associate, node_name
+from appliance.dicom.link import Failure, application_entity, associate, node_name
 from appliance.dicom.transfer_syntaxes import (
     EXPLICIT_VR_LITTLE_ENDIAN,
     IMPLICIT_VR_LITTLE_ENDIAN,
@@ -138,9 +138,9 @@ def echo(
         For connecting and for each answer.
     """
     ae = application_entity(calling_ae, timeout_s)
-    link, failure = associate(ae, [build_context(VERIFICATION)], host, port, called_ae, tls)
-    if failure is not None:
-        return EchoReport(*failure)
+    link = associate(ae, [build_context(VERIFICATION)], host, port, called_ae, tls)
+    if isinstance(link, Failure):
+        return EchoReport(link.problem, link.permanent)
     with link as association:
         status = association.send_c_echo().get("Status")
     if status == 0:
@@ -201,12 +201,13 @@ def send(
         if on_progress is not None:
             on_progress(len(results), len(ordered))
 
-    problem, permanent = None, False
+    problem: str | None = None
+    permanent = False
     ae = application_entity(calling_ae, timeout_s)
     for batch in _batches(files):
-        link, failure = associate(ae, _contexts(batch), host, port, called_ae, tls)
-        if failure is not None:
-            problem, permanent = failure
+        link = associate(ae, _contexts(batch), host, port, called_ae, tls)
+        if isinstance(link, Failure):
+            problem, permanent = link.problem, link.permanent
             for file in batch:
                 note(FileResult(file.path, None, problem))
             continue

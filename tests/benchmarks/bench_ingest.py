@@ -21,15 +21,18 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import date
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 NODELAY = {"TCP_NODELAY": "1"}
 PLAIN: dict[str, str] = {}
@@ -187,7 +190,7 @@ def measure(images: int, rounds: int) -> tuple[dict[tuple[str, int], float], int
     rates: dict[tuple[str, int], list[float]] = {}
     with tempfile.TemporaryDirectory(prefix="bench-ingest-") as name:
         work = Path(name)
-        size = [make_images(work / f"fast{number}", images) for number in range(4)][0]
+        size = next(make_images(work / f"fast{number}", images) for number in range(4))
         for number in range(4):
             make_images(work / f"slow{number}", max(10, images // 8))
         for turn in range(rounds):
@@ -223,8 +226,9 @@ def main() -> None:
     rates, size = measure(options.images, options.rounds)
     print("### DICOM ingest\n")
     print(
-        f"{date.today():%Y-%m-%d}, {processor()}, {os.cpu_count()} cores, Python {platform.python_version()}; "
-        f"{size / 1e6:.2f} MB images over loopback, sender storescu on the same cores, median of {options.rounds} rounds.\n"
+        f"{datetime.now(UTC):%Y-%m-%d}, {processor()}, {os.cpu_count()} cores, Python {platform.python_version()}; "
+        f"{size / 1e6:.2f} MB images over loopback, sender storescu on the same cores, "
+        f"median of {options.rounds} rounds.\n"
     )
     print("| receiver | images/s, 1 association | MB/s | of storescp | images/s, 4 associations | MB/s | of storescp |")
     print("|---|---|---|---|---|---|---|")

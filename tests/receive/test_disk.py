@@ -5,15 +5,19 @@ from __future__ import annotations
 import contextlib
 import os
 import subprocess
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from pydicom import dcmread
 
-from appliance.dicom.receiver import Receiver
 from appliance.dicom.spool import list_associations
 from tests.receive.conftest import associate, data_set_bytes, eventually, make_instance, make_series
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from appliance.dicom.receiver import Receiver
 
 MIB = 1 << 20
 
@@ -34,9 +38,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "--lazy", str(mounted)], check=True)
 
 
-def test_full_disk_while_receiving(
-    small_disk: Path, start_receiver: Callable[..., Receiver], tmp_path: Path
-) -> None:
+def test_full_disk_while_receiving(small_disk: Path, start_receiver: Callable[..., Receiver], tmp_path: Path) -> None:
     # The receiver is made to believe in free space, so that the kernel is what says no.
     receiver = start_receiver(root=small_disk / "spool", free_space=lambda _: 1 << 40)
     association = associate(receiver)
@@ -143,9 +145,7 @@ def test_failing_sync_is_no_success(
     assert len(list(spool.rglob("*.dcm"))) == 1
 
 
-def test_a_defect_fails_one_instance_only(
-    receiver: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_defect_fails_one_instance_only(receiver: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def defect(*_: object) -> None:
         raise ZeroDivisionError
 

@@ -5,17 +5,22 @@ from __future__ import annotations
 import shutil
 import socket
 import subprocess
-from collections.abc import Callable
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from pydicom.uid import CTImageStorage
-from pynetdicom.association import Association
 
-from appliance.dicom.receiver import Receiver
 from appliance.dicom.spool import SpoolError
 from appliance.errors import ConfigurationError
 from tests.receive.conftest import CALLED, SENDER, associate, eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from pynetdicom.association import Association
+
+    from appliance.dicom.receiver import Receiver
 
 GIB = 1 << 30
 
@@ -158,7 +163,9 @@ def test_taken_port_is_a_sentence(receiver: Receiver, start_receiver: Callable[.
         start_receiver(port=receiver.port, root=tmp_path / "other")
 
 
-@pytest.mark.parametrize("noise", [b"GET / HTTP/1.1\r\n\r\n", b"\x01\x00\xff\xff\xff\xff", b"\x04\x00\x00\x00\x00\x04abcd"])
+@pytest.mark.parametrize(
+    "noise", [b"GET / HTTP/1.1\r\n\r\n", b"\x01\x00\xff\xff\xff\xff", b"\x04\x00\x00\x00\x00\x04abcd"]
+)
 def test_noise_on_the_port_does_no_harm(receiver: Receiver, noise: bytes) -> None:
     with socket.create_connection(("127.0.0.1", receiver.port), 5) as connection:
         connection.sendall(noise)

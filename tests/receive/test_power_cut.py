@@ -10,14 +10,17 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from appliance.dicom.sender import send
 from appliance.dicom.spool import CloseReason, Spool, list_associations
 from tests.receive.conftest import CALLED, SENDER, data_set_bytes, eventually, make_series
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
 
 SENDERS = 2
 

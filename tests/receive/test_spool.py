@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -23,6 +23,9 @@ from appliance.dicom.spool import (
 )
 from appliance.durable import write_durably
 from tests.receive.conftest import eventually
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 OPENED = Opened("SCANNER", "APPLIANCE", "10.1.2.3", "2026-01-02T03:04:05.000+00:00", 42)
 
@@ -172,8 +175,9 @@ def test_a_second_receiver_is_turned_away(tmp_path: Path) -> None:
 
 
 def test_the_lock_dies_with_its_process(tmp_path: Path) -> None:
-    script = "import sys,time,pathlib\nfrom appliance.dicom.spool import Spool\nSpool(pathlib.Path(sys.argv[1]))\ntime.sleep(60)"
-    holder = subprocess.Popen([sys.executable, "-c", script + "\n", str(tmp_path)])
+    script = "import sys, time, pathlib; from appliance.dicom.spool import Spool; "
+    script += "spool = Spool(pathlib.Path(sys.argv[1])); time.sleep(60)"
+    holder = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)])
     eventually((tmp_path / "receiver.lock").exists)
     holder.kill()
     holder.wait()

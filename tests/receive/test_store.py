@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from io import BytesIO
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from pydicom import dcmread
@@ -25,11 +23,9 @@ from pydicom.uid import (
     XRayRadiationDoseSRStorage,
     generate_uid,
 )
-from pynetdicom.association import Association
 from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.dimse_primitives import C_STORE
 
-from appliance.dicom.receiver import Receiver
 from appliance.dicom.sender import send
 from appliance.dicom.spool import CloseReason, list_associations, list_set_aside
 from tests.receive.conftest import (
@@ -41,6 +37,14 @@ from tests.receive.conftest import (
     make_instance,
     make_series,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from pynetdicom.association import Association
+
+    from appliance.dicom.receiver import Receiver
 
 SIEMENS_CSA_NON_IMAGE = "1.3.12.2.1107.5.9.1"
 NEWER_THAN_THIS_SOFTWARE = "1.2.840.10008.5.1.4.1.1.999.1"
@@ -70,9 +74,7 @@ def good_after(association: Association, path: Path) -> bool:
     return bool(association.send_c_store(dcmread(path)).Status == 0)
 
 
-@pytest.mark.parametrize(
-    "sop_class", [CTImageStorage, EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage]
-)
+@pytest.mark.parametrize("sop_class", [CTImageStorage, EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage])
 def test_ct_is_kept(sop_class: str, receiver: Receiver, spool: Path, tmp_path: Path) -> None:
     path = make_instance(tmp_path / "one.dcm", sop_class=sop_class)
     assert send([path], host="127.0.0.1", port=receiver.port, called_ae=CALLED, calling_ae=SENDER).ok
