@@ -12,6 +12,7 @@ import os
 import secrets
 import shutil
 import time
+from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -65,6 +66,8 @@ class Attempt:
         On the monotonic clock.
     stage
         What the child last said it does.
+    heard
+        What the child has said and the database does not know yet.
     end
         What the child said or suffered last of all; kept until it is stored.
     """
@@ -75,6 +78,7 @@ class Attempt:
     started: float = field(default_factory=time.monotonic)
     renewed: float = field(default_factory=time.monotonic)
     stage: str = "starting"
+    heard: deque[dict[str, Any]] = field(default_factory=deque)
     end: dict[str, Any] | None = None
 
 
@@ -177,8 +181,7 @@ class Attempts:
         if attempt is None:
             return
         if attempt.end is None and self._child is not None:
-            for message in self._child.messages(min(wait_s, _WATCH_INTERVAL_S)):
-                self._hear(attempt, message)
+            self._hear(attempt, self._child.messages(min(wait_s, _WATCH_INTERVAL_S)))
         if attempt.end is None:
             self._check_limits(attempt)
         if attempt.end is None:
@@ -200,7 +203,13 @@ class Attempts:
             self._discard(attempt)
             self._store.leases.release(attempt.scan.id, cause="the service stopped")
 
-    def _hear(self, attempt: Attempt, message: dict[str, Any]) -> None:
+    def _hear(self, attempt: Attempt, messages: list[dict[str, Any]]) -> None:
+        attempt.heard.extend(messages)
+        while attempt.heard:
+            self._take(attempt, attempt.heard[0])
+            attempt.heard.popleft()  # not before it is in the database
+
+    def _take(self, attempt: Attempt, message: dict[str, Any]) -> None:
         if message.get("job") != attempt.scan.id:
             return
         if message["event"] in _ENDS:
@@ -216,8 +225,7 @@ class Attempts:
         if child is None:
             self._lost(ReasonCode.WORKER_LOST, "The screening process is gone.")
         elif (code := child.ended()) is not None:
-            for message in child.messages(0.0):  # its last words
-                self._hear(attempt, message)
+            self._hear(attempt, child.messages(0.0))  # its last words
             if attempt.end is not None:
                 return
             how = f"was ended by signal {-code}" if code < 0 else f"ended with code {code}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -13,13 +14,19 @@ import psutil
 import pytest
 
 from appliance.config import Settings
-from appliance.errors import ApplianceError
+from appliance.dicom.assemble import Assembler
+from appliance.errors import ApplianceError, StoreError
 from appliance.reasons import ReasonCode
 from appliance.services import work
+from appliance.services.attempts import Attempts
 from appliance.services.lifecycle import read_heartbeat
+from appliance.store import rebuild
 from appliance.store.database import open_database
 from appliance.store.events import EventKind
+from appliance.store.leases import Leases, Owner
 from appliance.store.lifecycle import TERMINAL, ScanState
+from appliance.store.results import Results
+from appliance.store.scans import Scans
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -419,3 +426,66 @@ def test_images_that_vanished_fail_the_scan_and_not_the_service(
     first, second = finished(2)
     assert (first.state, second.state) == (ScanState.FAILED, ScanState.DONE)
     assert not stop.is_set()
+
+
+def _fail_once(monkeypatch: pytest.MonkeyPatch, owner: object, name: str, error: Exception) -> list[str]:
+    """Make something raise the first time that it is called, and count the calls."""
+    real = getattr(owner, name)
+    calls: list[str] = []
+
+    def fail(*arguments: Any, **named: Any) -> Any:
+        calls.append(name)
+        if len(calls) == 1:
+            raise error
+        return real(*arguments, **named)
+
+    monkeypatch.setattr(owner, name, fail)
+    return calls
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "error"),
+    [
+        (rebuild, "write_identity", OSError(errno.ENOSPC, "No space left on device")),
+        (Results, "save", StoreError("the disk is full")),
+        (Scans, "hand_over", StoreError("the disk is full")),
+        (Scans, "advance", StoreError("another process kept the write lock")),
+        (Leases, "claim", StoreError("another process kept the write lock")),
+        (Assembler, "complete", StoreError("the disk is full")),
+        (Attempts, "begin", OSError(errno.ENOSPC, "No space left on device")),
+    ],
+)
+def test_a_full_disk_delays_a_scan_but_costs_it_nothing(
+    working: Callable[..., Any],
+    scanner: Scanner,
+    store: Store,
+    finished: Callable[[int], list[ScanRow]],
+    monkeypatch: pytest.MonkeyPatch,
+    owner: object,
+    name: str,
+    error: Exception,
+) -> None:
+    calls = _fail_once(monkeypatch, owner, name, error)
+    scanner.send("1.1", 2)
+    working()
+    (scan,) = finished(1)
+    assert len(calls) >= 2
+    assert (scan.state, scan.attempts) == (ScanState.DONE, 1)
+    assert len(store.results.measurements("laa950_percent")) == 1
+    assert store.events.waiting() == []
+
+
+def test_a_scan_that_another_worker_took_is_let_go(
+    working: Callable[..., Any],
+    scanner: Scanner,
+    store: Store,
+    until: Callable[[Callable[[], bool]], None],
+    settings: Settings,
+) -> None:
+    scanner.send("1.1", accession="HANG")
+    working(changed=changed(settings, work={"lease_s": 1.0}))
+    until(lambda: bool(store.scans.last()) and store.scans.last()[0].lease_owner is not None)
+    me = Owner.current()
+    with store.atomic():
+        store.execute("UPDATE scans SET lease_owner = ?, lease_deadline = 1e12", (str(me).replace("/", "x/", 1),))
+    until(lambda: (read_heartbeat(settings.box.state_directory, "work") or {}).get("scan") is None)
