@@ -23,7 +23,7 @@ from appliance.reasons import Reason, ReasonCode
 from appliance.services.screener import SCREEN_SERIES
 from appliance.services.screener_process import ScreenerLostError, ScreenerProcess
 from appliance.store import rebuild
-from appliance.store.lifecycle import ScanState
+from appliance.store.lifecycle import ScanState, TransitionError
 from appliance.store.results import ReportInvalidError
 
 if TYPE_CHECKING:
@@ -177,9 +177,16 @@ class Attempts:
 
     def watch(self, wait_s: float) -> None:
         """Listen to the child, hold it to its limits, and store how its attempt ended."""
-        attempt = self.current
-        if attempt is None:
+        if self.current is None:
             return
+        try:
+            self._watch(self.current, wait_s)
+        except TransitionError as error:
+            # Somebody else has moved the scan on; what this attempt gives is not wanted any more.
+            _log.error("attempt_abandoned", scan=self.current.scan.id, why=str(error))
+            self._abandon(self.current)
+
+    def _watch(self, attempt: Attempt, wait_s: float) -> None:
         if attempt.end is None and self._child is not None:
             self._hear(attempt, self._child.messages(min(wait_s, _WATCH_INTERVAL_S)))
         if attempt.end is None:
@@ -253,6 +260,9 @@ class Attempts:
             attempt.renewed = time.monotonic()
             return
         _log.error("lease_lost", scan=attempt.scan.id)
+        self._abandon(attempt)
+
+    def _abandon(self, attempt: Attempt) -> None:
         self._end_child()
         self._discard(attempt)
         self.current = None

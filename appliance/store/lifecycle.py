@@ -51,16 +51,20 @@ CLAIMABLE = frozenset({ScanState.COMPLETE, ScanState.PLANNED, ScanState.SCREENIN
 EXPLAINED = frozenset({ScanState.REFUSED, ScanState.FAILED, ScanState.PARKED})
 
 
+class TransitionError(StoreError):
+    """The table does not allow a transition."""
+
+
 def check(scan_id: int, current: ScanState, following: ScanState) -> None:
     """Allow a transition or refuse it.
 
     Raises
     ------
-    StoreError
+    TransitionError
         The table does not allow this transition.
     """
     if following not in TRANSITIONS[current]:
         allowed = ", ".join(sorted(TRANSITIONS[current])) or "nothing"
-        raise StoreError(
+        raise TransitionError(
             f"Scan {scan_id} is {current.value} and cannot become {following.value}; it may become {allowed}."
         )

@@ -16,7 +16,7 @@ import pytest
 from appliance.config import Settings
 from appliance.dicom.assemble import Assembler
 from appliance.errors import ApplianceError, StoreError
-from appliance.reasons import ReasonCode
+from appliance.reasons import Reason, ReasonCode
 from appliance.services import work
 from appliance.services.attempts import Attempts
 from appliance.services.lifecycle import read_heartbeat
@@ -489,3 +489,30 @@ def test_a_scan_that_another_worker_took_is_let_go(
     with store.atomic():
         store.execute("UPDATE scans SET lease_owner = ?, lease_deadline = 1e12", (str(me).replace("/", "x/", 1),))
     until(lambda: (read_heartbeat(settings.box.state_directory, "work") or {}).get("scan") is None)
+
+
+def test_a_scan_that_somebody_else_moved_on_is_let_go(
+    working: Callable[..., Any],
+    scanner: Scanner,
+    store: Store,
+    finished: Callable[[int], list[ScanRow]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    reason = Reason(ReasonCode.ATTEMPTS_EXHAUSTED, "Moved on by the test.")
+    real = Scans.advance
+
+    def move_on(scans: Scans, scan_id: int, *arguments: Any, **named: Any) -> None:
+        if store_of(scans).scans.get(scan_id).series_instance_uid == "1.1":
+            scans.move(scan_id, ScanState.FAILED, cause="test", reason=reason)
+        real(scans, scan_id, *arguments, **named)
+
+    monkeypatch.setattr(Scans, "advance", move_on)
+    scanner.send("1.1")
+    scanner.send("1.2")
+    working()
+    first, second = finished(2)
+    assert (first.state, second.state) == (ScanState.FAILED, ScanState.DONE)
+
+
+def store_of(scans: Scans) -> Store:
+    return scans._store
