@@ -39,12 +39,16 @@ class Canvas:
     ----------
     grid
         Where to paint.
+    seen_mm
+        Lowest and highest z that the scan shows; fractions and volumes are met there, the margins are for blurring.
     coarse_mm
         Step of the coarse grid on which smooth shapes are evaluated.
     """
 
-    def __init__(self, grid: Grid, coarse_mm: float = 4.0) -> None:
+    def __init__(self, grid: Grid, seen_mm: tuple[float, float], coarse_mm: float = 4.0) -> None:
         self.grid = grid
+        z = grid.axis(0)
+        self.seen = slice(int(np.searchsorted(z, seen_mm[0])), int(np.searchsorted(z, seen_mm[1], side="right")))
         self.coarse_mm = coarse_mm
         self.hu: Floats = np.full(grid.shape, -1000.0, dtype=np.float32)
         self.tissue: NDArray[np.uint8] = np.zeros(grid.shape, dtype=np.uint8)

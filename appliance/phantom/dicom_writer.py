@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.encaps import encapsulate
 from pydicom.uid import (
     UID,
     CTImageStorage,
@@ -45,7 +46,7 @@ SYNTAXES: dict[str, UID] = {
     "jpeg_2000_lossless": JPEG2000Lossless,
 }
 KERNEL_NAME: dict[str, str] = {"soft": "B30f", "medium": "B45f", "sharp": "B70f"}
-_CHARACTER_SET = {"ascii": "ISO_IR 6", "gb18030": "GB18030", "utf-8": "ISO_IR 192"}
+_CHARACTER_SET = {"gb18030": "GB18030", "utf-8": "ISO_IR 192"}
 _DATE, _TIME = "20260105", "083000"
 DATE_TIME = _DATE + _TIME
 _INTERCEPT_UNSIGNED = -1024
@@ -98,7 +99,8 @@ def decimal(value: float) -> str:
 def patient_and_study(options: PhantomOptions, identity: SeriesIdentity) -> Dataset:
     """Return the modules that do not depend on the kind of image: patient, study, series, equipment, contrast."""
     ds = Dataset()
-    ds.SpecificCharacterSet = _CHARACTER_SET[options.character_set]
+    if options.character_set != "ascii":  # the default repertoire is declared by saying nothing
+        ds.SpecificCharacterSet = _CHARACTER_SET[options.character_set]
     ds.StudyDate = ds.SeriesDate = ds.AcquisitionDate = ds.ContentDate = _DATE
     ds.StudyTime = ds.SeriesTime = ds.AcquisitionTime = ds.ContentTime = _TIME
     ds.AccessionNumber = f"PH{options.seed:06d}"
@@ -172,13 +174,27 @@ def _save(ds: Dataset, pixels: NDArray[Any], options: PhantomOptions, path: Path
     syntax = SYNTAXES[options.transfer_syntax]
     ds.file_meta = _file_meta(ds.SOPClassUID, ds.SOPInstanceUID, syntax)
     if syntax.is_compressed and syntax != DeflatedExplicitVRLittleEndian:
-        ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-        ds.compress(syntax, pixels, generate_instance_uid=False)
+        _compress(ds, pixels, syntax)
     else:
         kind: Literal[">", "<"] = ">" if syntax == ExplicitVRBigEndian else "<"
         ds.PixelData = pixels.astype(pixels.dtype.newbyteorder(kind)).tobytes()
         ds["PixelData"].VR = "OW"
     ds.save_as(path, enforce_file_format=True)
+
+
+def _compress(ds: Dataset, pixels: NDArray[Any], syntax: UID) -> None:
+    if syntax == JPEG2000Lossless:
+        # pydicom's own path to this encoder needs a package that the appliance does not otherwise use.
+        from openjpeg.utils import encode_array
+
+        frames = pixels if pixels.ndim == 3 else pixels[None]  # (frames, rows, columns)
+        encoded = [encode_array(frame, bits_stored=ds.BitsStored, photometric_interpretation=2) for frame in frames]
+        ds.PixelData = encapsulate(encoded)
+        ds["PixelData"].VR = "OB"
+        ds["PixelData"].is_undefined_length = True
+        return
+    ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    ds.compress(syntax, pixels, generate_instance_uid=False)
 
 
 def write_files(options: PhantomOptions, scanner: Scanner, truth: Truth, folder: Path) -> None:

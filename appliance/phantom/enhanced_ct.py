@@ -50,6 +50,7 @@ def _shared(options: PhantomOptions) -> Sequence:
         ConvolutionKernel=KERNEL_NAME[options.kernel],
         ConvolutionKernelGroup="SOFT_TISSUE" if options.kernel == "soft" else "LUNG",
         ReconstructionAngle=360.0,
+        ImageFilter="NONE",
         ReconstructionPixelSpacing=[options.pixel_spacing_mm] * 2,
     )
     item = Dataset()
@@ -68,9 +69,7 @@ def _shared(options: PhantomOptions) -> Sequence:
     item.IrradiationEventIdentificationSequence = _one(
         IrradiationEventUID=derived_uid("irradiation", str(options.seed), options.patient_id)
     )
-    item.CTAcquisitionTypeSequence = _one(
-        AcquisitionType="SPIRAL", TubeAngle=0.0, ConstantVolumeFlag="NO", FluoroscopyFlag="NO"
-    )
+    item.CTAcquisitionTypeSequence = _one(AcquisitionType="SPIRAL", ConstantVolumeFlag="NO", FluoroscopyFlag="NO")
     item.CTAcquisitionDetailsSequence = _one(
         RotationDirection="CW", RevolutionTime=0.5, SingleCollimationWidth=0.6, TotalCollimationWidth=38.4,
         TableHeight=150.0, GantryDetectorTilt=options.gantry_tilt_degrees, DataCollectionDiameter=500.0,
@@ -78,9 +77,12 @@ def _shared(options: PhantomOptions) -> Sequence:
     item.CTTableDynamicsSequence = _one(TableSpeed=40.0, TableFeedPerRotation=20.0, SpiralPitchFactor=0.52)
     item.CTReconstructionSequence = geometry
     item.CTExposureSequence = _one(
-        ExposureTimeInms=500.0, XRayTubeCurrentInmA=200.0, ExposureInmAs=100.0, ExposureModulationType="NONE",
-        CTDIvol=7.0,
-    )  # fmt: skip
+        ExposureTimeInms=500.0,
+        XRayTubeCurrentInmA=200.0,
+        ExposureInmAs=100.0,
+        ExposureModulationType="NONE",
+    )
+    item.CTGeometrySequence = _one(DistanceSourceToDetector=1085.6, DistanceSourceToDataCollectionCenter=595.0)
     item.CTXRayDetailsSequence = _one(
         KVP=decimal(options.kvp), FocalSpots=[1.0], FilterType="NONE", FilterMaterial="ALUMINUM",
         CalciumScoringMassFactorPatient=1.0,
@@ -97,6 +99,13 @@ def _frame(scanner: Scanner, index: int) -> Dataset:
         DimensionIndexValues=[1, index + 1], TemporalPositionIndex=1,
     )  # fmt: skip
     item.PlanePositionSequence = _one(ImagePositionPatient=[decimal(v) for v in geometry.position_mm(index)])
+    middle = geometry.position_mm(index) + 0.5 * geometry.pixel_spacing_mm * (
+        (scanner.options.columns - 1) * geometry.row_direction + (scanner.options.rows - 1) * geometry.column_direction
+    )
+    centre = [float(v) for v in middle]
+    item.CTPositionSequence = _one(
+        TablePosition=float(middle[2]), ReconstructionTargetCenterPatient=centre, DataCollectionCenterPatient=centre
+    )
     item.PlaneOrientationSequence = _one(
         ImageOrientationPatient=[decimal(v) for v in (*geometry.row_direction, *geometry.column_direction)]
     )
@@ -126,6 +135,7 @@ def enhanced_dataset(
     """Return the instance without its pixels, and the stored values ``(frames, rows, columns)``."""
     order = file_order(options, scanner.geometry.slices)
     ds = patient_and_study(options, identity)
+    del ds.AcquisitionDate, ds.AcquisitionTime  # one date and time in their place
     ds.SOPClassUID = EnhancedCTImageStorage
     ds.SOPInstanceUID = identity.instance(0)
     ds.ImageType = _FRAME_TYPE

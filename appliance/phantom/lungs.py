@@ -14,7 +14,9 @@ from appliance.phantom.tissues import Tissue
 from appliance.phantom.trees import grow
 
 if TYPE_CHECKING:
-    from appliance.phantom.canvas import Box, Canvas, Segment
+    from numpy.typing import NDArray
+
+    from appliance.phantom.canvas import Box, Canvas, Segment, Shape
     from appliance.phantom.frame import Frame
     from appliance.phantom.grid import Floats
     from appliance.phantom.mediastinum import Mediastinum
@@ -71,7 +73,7 @@ def dome(frame: Frame, y: Floats, x: Floats) -> Floats:
     return np.asarray((top - across - along + inspiration) * frame.sz, dtype=np.float32)
 
 
-def lung_distance(frame: Frame, mediastinum: Mediastinum, sign: float) -> object:
+def lung_distance(frame: Frame, mediastinum: Mediastinum, sign: float) -> Shape:
     """Return the shape of one lung as a function of ``(z, y, x)``."""
 
     def shape(z: Floats, y: Floats, x: Floats) -> Floats:
@@ -103,7 +105,6 @@ class LungPainter:
         self.frame = frame
         self.mediastinum = mediastinum
         self.seed = frame.options.seed
-        self.bronchi: list[Segment] = []
 
     def box(self, side: Side) -> Box | None:
         """Index box around one lung."""
@@ -114,23 +115,34 @@ class LungPainter:
 
     def paint(self) -> None:
         """Paint parenchyma, effusion, vessels, bronchi and emphysema."""
-        parts: list[tuple[Side, Box, Floats]] = []
+        parts: list[tuple[Side, Box]] = []
         for side in SIDES:
             box = self.box(side)
             if box is None:
                 continue
             shape = lung_distance(self.frame, self.mediastinum, side.sign)
-            distance = self.canvas.distance(shape, box)  # type: ignore[arg-type]
+            distance = self.canvas.distance(shape, box)
             distance += 1.1 * smooth_field(self.seed, "pleura", 26.0, self.canvas.grid.crop(box))
+            distance[self._bone(box)] = 3.0  # the lung lies against bone, it does not enter it
             self._paint_parenchyma(side, box, distance)
-            parts.append((side, box, distance))
-        for side, box, distance in parts:
-            self._paint_vessels(side, box, distance)
-        self._paint_airways(parts)
-        for side, box, distance in parts:
-            self._paint_fissures(side, box, distance)
-            self._paint_emphysema(side, box)
             self._paint_effusion(side, box, distance)
+            parts.append((side, box))
+        for side, _ in parts:
+            self._paint_vessels(side)
+        self._paint_airways([side for side, _ in parts])
+        for side, box in parts:
+            self._paint_fissures(side, box)
+            self._paint_emphysema(side, box)
+
+    def _bone(self, box: Box) -> NDArray[np.bool_]:
+        tissue = self.canvas.tissue[box]
+        hard = (tissue == Tissue.BONE) | (tissue == Tissue.CARTILAGE) | (tissue == Tissue.DISC)
+        return np.asarray(hard | ((tissue >= Tissue.VERTEBRA_FIRST) & (tissue <= Tissue.VERTEBRA_LAST)))
+
+    def _seen(self, box: Box) -> slice:
+        """The slices of a box that the scan shows, counted from the box's first."""
+        seen = self.canvas.seen
+        return slice(max(seen.start - box[0].start, 0), max(min(seen.stop, box[0].stop) - box[0].start, 0))
 
     def _paint_parenchyma(self, side: Side, box: Box, distance: Floats) -> None:
         local = self.canvas.grid.crop(box)
@@ -139,9 +151,10 @@ class LungPainter:
         _, y, _ = local.axes()
         texture = smooth_field(self.seed, "parenchyma", 5.0, local)
         hu = self.frame.options.lung_hu + 0.16 * y + 9.0 * texture
-        self.canvas.blend(distance, box, np.asarray(hu, dtype=np.float32), side.lung)
+        # Healthy lung stays above the threshold of emphysema, however airy it is.
+        self.canvas.blend(distance, box, np.maximum(hu, np.float32(-942.0)).astype(np.float32), side.lung)
 
-    def _targets(self, side: Side, box: Box, distance: Floats, count: int, name: str) -> np.ndarray:
+    def _targets(self, side: Side, count: int, name: str) -> NDArray[np.float64]:
         """Random points inside a lung; the same whatever grid it is painted on."""
         random = generator(self.seed, f"{name}/{side.lung.name}")
         sx, sy, sz = self.frame.sx, self.frame.sy, self.frame.sz
@@ -152,14 +165,13 @@ class LungPainter:
         ).astype(np.float32)
         shape = lung_distance(self.frame, self.mediastinum, side.sign)
         columns = (reach[:, 0].reshape(-1, 1, 1), reach[:, 1].reshape(-1, 1, 1), reach[:, 2].reshape(-1, 1, 1))
-        inside = shape(*columns).ravel() < -3.0  # type: ignore[operator]
-        del box, distance
+        inside = shape(*columns).ravel() < -3.0  # mm from the surface
         return np.asarray(reach[inside][:count], dtype=np.float64)
 
-    def _paint_vessels(self, side: Side, box: Box, distance: Floats) -> None:
+    def _paint_vessels(self, side: Side) -> None:
         segments: list[Segment] = []
         for root, name, radius in ((side.hilum_artery, "artery", 6.6), (side.hilum_vein, "vein", 6.2)):
-            targets = self._targets(side, box, distance, 700, name)
+            targets = self._targets(side, 700, name)
             random = generator(self.seed, f"{name}/bend/{side.lung.name}")
             segments += grow(self.frame.point(*root), targets, radius, 0.42, random)
         # What is much thinner than a voxel would not be seen.
@@ -179,31 +191,39 @@ class LungPainter:
         view += cover * (blood - view)
         label[cover > 0.5] = side.vessel  # half a voxel
 
-    def _paint_airways(self, parts: list[tuple[Side, Box, Floats]]) -> None:
+    def _paint_airways(self, sides: list[Side]) -> None:
         point = self.frame.point
         trachea = np.array([(*point(*p[:3]), p[3]) for p in courses.TRACHEA])
         stems = tube(spline(trachea, 6.0))
         tree: list[Segment] = []
-        for side, box, distance in parts:
+        for side in sides:
             stem = np.array([(*point(*p[:3]), p[3]) for p in side.bronchus])
             stems += tube(spline(stem, 4.0))
-            targets = self._targets(side, box, distance, 150, "bronchus")
+            targets = self._targets(side, 150, "bronchus")
             random = generator(self.seed, f"bronchus/bend/{side.lung.name}")
             end = (float(stem[-1, 0]), float(stem[-1, 1]), float(stem[-1, 2]))
             tree += grow(end, targets, 5.2, 1.1, random)
         tree = [s for s in tree if s.start_radius > 0.6 * self.canvas.edge_mm]
-        self.bronchi = stems + tree
         self.canvas.paint_tubes(widened(stems, 1.6), 25.0, Tissue.AIRWAY_WALL)
-        walls = self.canvas.tube_distance(widened(tree, 0.9), 2.0 * self.canvas.edge_mm)
-        if walls is not None:
-            box, distance = walls
-            vessels = (Tissue.LUNG_VESSEL_LEFT, Tissue.LUNG_VESSEL_RIGHT)
-            # A bronchus runs beside its artery, it does not cut it.
-            free = ~np.isin(self.canvas.tissue[box], vessels)
-            self.canvas.blend(distance, box, -150.0, Tissue.AIRWAY_WALL, free)
-        self.canvas.paint_tubes(self.bronchi, -998.0, Tissue.AIRWAY_LUMEN)
+        self._paint_bronchi(tree)
+        self.canvas.paint_tubes(stems, -998.0, Tissue.AIRWAY_LUMEN)
 
-    def _paint_fissures(self, side: Side, box: Box, distance: Floats) -> None:
+    def _paint_bronchi(self, tree: list[Segment]) -> None:
+        """A bronchus runs beside its artery and does not cut it; in fluid the lung has collapsed and none is seen."""
+        closed = (
+            Tissue.LUNG_VESSEL_LEFT,
+            Tissue.LUNG_VESSEL_RIGHT,
+            Tissue.EFFUSION_LEFT,
+            Tissue.EFFUSION_RIGHT,
+        )
+        for widening, hu, tissue in ((0.9, -150.0, Tissue.AIRWAY_WALL), (0.0, -998.0, Tissue.AIRWAY_LUMEN)):
+            found = self.canvas.tube_distance(widened(tree, widening), 2.0 * self.canvas.edge_mm)
+            if found is not None:
+                box, distance = found
+                free = ~np.isin(self.canvas.tissue[box], closed)
+                self.canvas.blend(distance, box, hu, tissue, free)
+
+    def _paint_fissures(self, side: Side, box: Box) -> None:
         """The oblique fissure, a hair-thin sheet from the back above to the front below."""
         local = self.canvas.grid.crop(box)
         z, y, _ = local.axes()
@@ -213,24 +233,24 @@ class LungPainter:
         cover = np.clip(1.0 - np.abs(plane) / self.canvas.edge_mm, 0.0, 1.0) * 0.22
         view = self.canvas.hu[box]
         view += cover * (self.canvas.tissue[box] == side.lung) * (-100.0 - view)
-        del distance
 
     def _paint_emphysema(self, side: Side, box: Box) -> None:
         fraction = self.frame.options.emphysema_fraction
         local = self.canvas.grid.crop(box)
         tissue = self.canvas.tissue[box]
         view = self.canvas.hu[box]
+        seen = self._seen(box)
         parenchyma = tissue == side.lung
-        lung = int(np.count_nonzero(parenchyma)) + int(np.count_nonzero(tissue == side.vessel))
+        lung = int(np.count_nonzero(parenchyma[seen])) + int(np.count_nonzero(tissue[seen] == side.vessel))
         # Only clean parenchyma takes part: next to a vessel or the pleura a voxel is not all air.
         clean = parenchyma & (view < self.frame.options.lung_hu + 45.0)
         wanted = round(fraction * lung)
-        if wanted == 0 or not clean.any():
+        if wanted == 0 or not clean[seen].any():
             return
         z = local.axes()[0] / self.frame.sz
         field = smooth_field(self.seed, "emphysema", 5.5, local)
         field += 0.8 * smooth_field(self.seed, "emphysema region", 45.0, local) + z * np.float32(0.004)
-        values = field[clean]
+        values = field[seen][clean[seen]]
         wanted = min(wanted, values.size - 1)
         level = float(np.partition(values, values.size - wanted)[values.size - wanted])
         deep = np.clip((field - level) / 0.22, 0.0, 1.0)
@@ -248,8 +268,10 @@ class LungPainter:
         z, y, _ = local.axes()
         gravity = y if options.patient_position in {"HFS", "FFS"} else -y
         level_field = gravity - 0.10 * z + 0.22 * np.maximum(distance, -25.0) * -1.0
-        inside = distance < 0.0
-        values = np.sort(level_field[inside])[::-1]
+        seen = self._seen(box)
+        values = np.sort(level_field[seen][distance[seen] < 0.0])[::-1]
+        if values.size == 0:
+            return
         count = min(round(wanted_ml / self.canvas.grid.voxel_ml), values.size - 1)
         fluid = np.maximum(distance, values[count] - level_field)
         texture = smooth_field(self.seed, "effusion", 9.0, local)

@@ -194,6 +194,14 @@ class PhantomOptions:
         return dict(self.trabecular_hu_by_vertebra).get(vertebra, self.trabecular_hu)
 
     @property
+    def coverage_mm(self) -> tuple[float, float]:
+        """Lower edge of the lowest slice and upper edge of the highest one in the patient, mm."""
+        low, high = self.coverage_low_mm * self.height_scale, self.coverage_high_mm * self.height_scale
+        steps = int((high - low) / self.slice_spacing_mm + 1e-9)
+        half = 0.5 * self.slice_spacing_mm
+        return low - half, low + steps * self.slice_spacing_mm + half
+
+    @property
     def height_scale(self) -> float:
         """Stretch along the body compared with a patient of 1.70 m."""
         return self.patient_height_m / 1.70

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def paint_patient(options: PhantomOptions, grid: Grid) -> Canvas:
     """Paint the patient without noise; edges are soft over one voxel of the grid."""
-    canvas = Canvas(grid)
+    canvas = Canvas(grid, options.coverage_mm)
     frame = Frame(options)
     mediastinum = Mediastinum(frame)
     abdomen = AbdomenPainter(canvas, frame)
@@ -27,7 +27,7 @@ def paint_patient(options: PhantomOptions, grid: Grid) -> Canvas:
     paint_arms(canvas, frame)
     abdomen.paint()
     mediastinum.paint(canvas)
-    LungPainter(canvas, frame, mediastinum).paint()
     SkeletonPainter(canvas, frame).paint()
+    LungPainter(canvas, frame, mediastinum).paint()
     abdomen.paint_stone()
     return canvas

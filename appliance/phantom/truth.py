@@ -132,9 +132,8 @@ def tell_truth(options: PhantomOptions, canvas: Canvas, lesions: tuple[Lesion, .
     """
     frame = Frame(options)
     grid = canvas.grid
-    low, high = _covered(options)
-    z = grid.axis(0)
-    seen = slice(int(np.searchsorted(z, low)), int(np.searchsorted(z, high, side="right")))
+    low, high = options.coverage_mm
+    seen = canvas.seen
     tissue = canvas.tissue[seen]
     counts = np.bincount(tissue.ravel(), minlength=256) * grid.voxel_ml
     volumes = {name: round(float(counts[list(labels)].sum()), 3) for name, labels in _ORGANS.items()}
@@ -176,13 +175,6 @@ def tell_truth(options: PhantomOptions, canvas: Canvas, lesions: tuple[Lesion, .
         mid_l3_areas_cm2=_areas(canvas, frame, low, high),
         options=plain_options(options),
     )
-
-
-def _covered(options: PhantomOptions) -> tuple[float, float]:
-    low, high = options.coverage_low_mm * options.height_scale, options.coverage_high_mm * options.height_scale
-    slices = int(np.floor((high - low) / options.slice_spacing_mm + 1e-9))
-    half = 0.5 * options.slice_spacing_mm
-    return low - half, low + slices * options.slice_spacing_mm + half
 
 
 def _laa950(canvas: Canvas, seen: slice) -> float | None:
