@@ -7,10 +7,11 @@ message, and events stay in the durable outbox until the broker has acknowledged
 
 from __future__ import annotations
 
+import queue
 import secrets
 import threading
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import structlog
 
@@ -50,6 +51,20 @@ class BackOff:
         return longest_s * secrets.SystemRandom().uniform(0.5, 1.0)
 
 
+class _Connection(NamedTuple):
+    """A connection that the broker has accepted."""
+
+    client: Client
+    session: int
+
+
+class _Message(NamedTuple):
+    """A message under way: paho's number for it is unique within one connection only."""
+
+    session: int
+    mid: int
+
+
 class SessionCounter:
     """Counts connections across restarts, in a file.
 
@@ -65,6 +80,11 @@ class SessionCounter:
             self._last = int(path.read_text(encoding="ascii"))
         except (OSError, ValueError):
             self._last = 0
+
+    @property
+    def current(self) -> int:
+        """The number of the present or last connection."""
+        return self._last
 
     @property
     def following(self) -> int:
@@ -106,18 +126,18 @@ class Publisher:
         self._back_off = back_off or BackOff()
         self._stop = threading.Event()
         self._ended = threading.Event()
-        self._lock = threading.Lock()
-        self._client: Client | None = None
+        # No lock of ours is held around calls into paho: it calls back while holding its own.
+        self._connection: _Connection | None = None
         self._latest_health: bytes | None = None
-        self._in_flight: dict[int, int] = {}
         self._last_complaint = ""
-        self._acknowledged: set[int] = set()
+        self._acknowledged: queue.SimpleQueue[_Message] = queue.SimpleQueue()
+        self._in_flight: dict[_Message, int] = {}
         self._thread = threading.Thread(target=self._supervise, name="mqtt", daemon=True)
 
     @property
     def connected(self) -> bool:
         """Whether the broker has accepted the present connection."""
-        return self._client is not None
+        return self._connection is not None
 
     def start(self) -> None:
         """Begin to connect; returns at once."""
@@ -126,28 +146,30 @@ class Publisher:
     def close(self, timeout_s: float = 5.0) -> None:
         """Say ``offline``, wait for the broker's acknowledgement, disconnect and end the thread."""
         self._stop.set()
-        with self._lock:
-            client = self._client
-        if client is not None:
-            farewell = client.publish(*self._state(Presence.OFFLINE, self._sessions.following - 1), retain=True)
+        connection = self._connection
+        if connection is not None:
+            farewell = connection.client.publish(*self._state(Presence.OFFLINE, connection.session), retain=True)
             try:
                 farewell.wait_for_publish(timeout_s)
             except (RuntimeError, ValueError):
                 log.info("farewell_not_sent")
-            client.disconnect()
+            connection.client.disconnect()
         self._ended.set()
         if self._thread.is_alive():
             self._thread.join(timeout_s)
 
     def publish_health(self, payload: bytes) -> None:
         """Publish the latest health, now or at the next connection."""
-        with self._lock:
-            self._latest_health = payload
-            if self._client is not None:
-                self._client.publish(self._broker.topic("health"), payload, qos=_QOS, retain=True)
+        # Kept first: a connection that begins in between publishes it too, and twice does no harm.
+        self._latest_health = payload
+        connection = self._connection
+        if connection is not None:
+            connection.client.publish(self._broker.topic("health"), payload, qos=_QOS, retain=True)
 
     def publish_event(self, key: int, payload: bytes) -> bool:
         """Publish one event, unless it is under way already or there is no connection.
+
+        Call it and :meth:`take_acknowledged` from one thread.
 
         Parameters
         ----------
@@ -161,19 +183,24 @@ class Publisher:
         bool
             Whether it is under way.
         """
-        with self._lock:
-            if self._client is None:
-                return False
-            if key not in self._acknowledged and key not in self._in_flight.values():
-                # Under the lock, so that the acknowledgement cannot overtake the note of whose it is.
-                message = self._client.publish(self._broker.topic("events"), payload, qos=_QOS)
-                self._in_flight[message.mid] = key
-            return True
+        connection = self._connection
+        if connection is None:
+            return False
+        under_way = (known for message, known in self._in_flight.items() if message.session == connection.session)
+        if key not in under_way:
+            sent = connection.client.publish(self._broker.topic("events"), payload, qos=_QOS)
+            self._in_flight[_Message(connection.session, sent.mid)] = key
+        return True
 
     def take_acknowledged(self) -> set[int]:
         """Return the keys that the broker has acknowledged since the last call; until then they are not sent again."""
-        with self._lock:
-            taken, self._acknowledged = self._acknowledged, set()
+        taken = set()
+        while not self._acknowledged.empty():
+            key = self._in_flight.pop(self._acknowledged.get(), None)
+            if key is not None:
+                taken.add(key)
+        session = self._sessions.current
+        self._in_flight = {message: key for message, key in self._in_flight.items() if message.session == session}
         return taken
 
     def _state(self, presence: Presence, session: int) -> tuple[str, bytes, int]:
@@ -209,9 +236,11 @@ class Publisher:
         from paho.mqtt.enums import CallbackAPIVersion
 
         # A fresh client for each connection: no message of an earlier one is sent behind our back.
+        session = self._sessions.following
         client = Client(
             CallbackAPIVersion.VERSION2,
             client_id=f"appliance-{self._broker.box}",
+            userdata=session,
             protocol=MQTTv5,
             reconnect_on_failure=False,
         )
@@ -220,33 +249,29 @@ class Publisher:
             client.tls_set_context(context)
         if self._broker.settings.username is not None:
             client.username_pw_set(self._broker.settings.username, self._broker.password())
-        topic, payload, qos = self._state(Presence.OFFLINE, self._sessions.following)
+        topic, payload, qos = self._state(Presence.OFFLINE, session)
         client.will_set(topic, payload, qos, retain=True)
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect
         client.on_publish = self._on_publish
         return client
 
-    def _on_connect(self, client: Client, _data: Any, _flags: Any, reason: Any, _properties: Any) -> None:
+    def _on_connect(self, client: Client, session: int, _flags: Any, reason: Any, _properties: Any) -> None:
         if reason.is_failure:
             self._complain("broker_refused", str(reason))
             self._ended.set()
             return
         self._sessions.advance()
         self._last_complaint = ""
-        session = self._sessions.following - 1
-        with self._lock:
-            client.publish(*self._state(Presence.ONLINE, session), retain=True)
-            if self._latest_health is not None:
-                client.publish(self._broker.topic("health"), self._latest_health, qos=_QOS, retain=True)
-            self._client = client
+        client.publish(*self._state(Presence.ONLINE, session), retain=True)
+        self._connection = _Connection(client, session)
+        if self._latest_health is not None:
+            client.publish(self._broker.topic("health"), self._latest_health, qos=_QOS, retain=True)
         log.info("broker_connected", session=session)
 
     def _on_disconnect(self, _client: Client, _data: Any, _flags: Any, reason: Any, _properties: Any) -> None:
-        with self._lock:
-            accepted = self._client is not None
-            self._client = None
-            self._in_flight.clear()
+        accepted = self._connection is not None
+        self._connection = None
         if accepted and not self._stop.is_set():
             self._complain("broker_lost", str(reason))
         elif not self._ended.is_set() and not self._stop.is_set():
@@ -254,13 +279,12 @@ class Publisher:
             self._complain("broker_refused", "closed before it accepted this box; does it trust its certificate?")
         self._ended.set()
 
-    def _on_publish(self, _client: Client, _data: Any, mid: int, reason: Any, _properties: Any) -> None:
-        with self._lock:
-            key = self._in_flight.pop(mid, None)
-            if key is not None and not reason.is_failure:
-                self._acknowledged.add(key)
+    def _on_publish(self, _client: Client, session: int, mid: int, reason: Any, _properties: Any) -> None:
+        # A refused event stays in flight until the connection ends, and in the outbox until it is taken.
         if reason.is_failure:
             self._complain("publish_refused", str(reason))
+        else:
+            self._acknowledged.put(_Message(session, mid))
 
     def _complain(self, event: str, why: str) -> None:
         """Log a trouble once, not at every attempt."""

@@ -108,3 +108,15 @@ def test_two_boxes_at_once(tmp_path, listener):
     with Listener(listener.port) as late:
         wait_until(lambda: len(late.states()) == 2, "both farewells")
         assert {state for state, _ in late.states()} == {"offline"}
+
+
+def test_acknowledgements_arriving_while_publishing_block_nobody(tmp_path, listener):
+    publisher = Publisher(broker(listener.port), tmp_path / "n", "0.1.0")
+    publisher.start()
+    wait_until(lambda: publisher.connected, "the connection")
+    for key in range(500):
+        publisher.publish_event(key, b"{}")
+        publisher.publish_health(b"{}")
+    taken: set[int] = set()
+    wait_until(lambda: bool(taken.update(publisher.take_acknowledged()) or len(taken) == 500), "500 acknowledgements")
+    publisher.close()
