@@ -17,7 +17,7 @@ INSTALL := $(PIP) install --require-hashes --only-binary=:all:
 COMPILE := $(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
 	--no-annotate --no-emit-index-url --no-emit-find-links
 
-.PHONY: help demo test test-fast bench lint lock clean
+.PHONY: help demo test test-fast bench lint generate lock clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +38,12 @@ lint: $(DEVELOP)  ## ruff check, ruff format --check, mypy --strict
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+
+generate: $(DEVELOP)  ## write the files that are made from the code: configuration, its manual page, the schemas
+	$(VENV)/bin/appliance config reference --format toml > provisioning/appliance.toml
+	$(VENV)/bin/appliance config reference --format schema > provisioning/appliance.schema.json
+	$(VENV)/bin/appliance config reference --format markdown > docs/configuration.md
+	$(VENV)/bin/python -c "from appliance.health.schemas import write; write()"
 
 lock: $(DEVELOP)  ## solve the dependencies again and write the hashed requirements files
 	$(COMPILE) --upgrade --output-file requirements.txt pyproject.toml

@@ -28,9 +28,7 @@ def everything_set() -> dict:
     ],
 )
 def test_is_current(path, shape):
-    assert (ROOT / path).read_text(encoding="utf-8") == render(shape), (
-        f"run: appliance config reference --format {shape} > {path}"
-    )
+    assert (ROOT / path).read_text(encoding="utf-8") == render(shape), "run: make generate"
 
 
 def test_the_commented_file_changes_nothing():

@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[2]
 
 def test_make_alone_lists_the_targets():
     text = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    for target in ("demo", "test", "test-fast", "bench", "lint", "lock", "clean"):
+    for target in ("demo", "test", "test-fast", "bench", "lint", "generate", "lock", "clean"):
         assert f"make {target} " in text
 
 
