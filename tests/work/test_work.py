@@ -127,8 +127,8 @@ def test_a_refused_series_ends_with_its_reason(
     [
         ("CRASH", ReasonCode.WORKER_LOST, {}),
         ("ERROR", ReasonCode.SCREENING_FAILED, {}),
-        ("GROW", ReasonCode.MEMORY_LIMIT, {}),
-        ("HANG", ReasonCode.TIME_LIMIT, {"time_limit_s": 0.5}),
+        pytest.param("GROW", ReasonCode.MEMORY_LIMIT, {}, marks=pytest.mark.slow),
+        pytest.param("HANG", ReasonCode.TIME_LIMIT, {"time_limit_s": 0.5}, marks=pytest.mark.slow),
     ],
 )
 def test_one_poisoned_scan_is_quarantined_and_three_good_ones_go_on(
