@@ -176,7 +176,7 @@ class AbdomenPainter:
         scale = self.options.spleen_scale
 
         def shape(z: Floats, y: Floats, x: Floats) -> Floats:
-            radii = tuple(r * scale for r in self.frame.point(55.0, 50.0, 31.0))
+            radii = tuple(r * scale for r in self.frame.point(58.0, 54.0, 34.0))
             body = ellipsoid(z, y, x, self.frame.point(-50.0, 30.0, 98.0), radii, (-32.0, 0.0, -14.0))  # type: ignore[arg-type]
             dent = ellipsoid(z, y, x, self.frame.point(-50.0, 2.0, 62.0), self.frame.point(54.0, 40.0, 30.0))
             return np.asarray(

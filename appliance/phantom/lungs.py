@@ -275,4 +275,9 @@ class LungPainter:
         count = min(round(wanted_ml / self.canvas.grid.voxel_ml), values.size - 1)
         fluid = np.maximum(distance, values[count] - level_field)
         texture = smooth_field(self.seed, "effusion", 9.0, local)
-        self.canvas.blend(np.asarray(fluid, dtype=np.float32), box, 12.0 + 2.0 * texture, side.effusion)
+        fluid = np.asarray(fluid, dtype=np.float32)
+        # Fluid wets the wall: no line of half-painted lung may stay between them.
+        wet = np.maximum(distance - np.float32(1.5), values[count] - level_field)
+        soft = ~self._bone(box)
+        self.canvas.blend(np.asarray(wet, dtype=np.float32), box, 12.0 + 2.0 * texture, None, soft)
+        self.canvas.blend(fluid, box, 12.0 + 2.0 * texture, side.effusion)

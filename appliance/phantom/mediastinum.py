@@ -137,7 +137,7 @@ class Mediastinum:
         """Map a point of the heart; the heart is scaled about its apex region on the diaphragm."""
         z, y, x = reference
         s = self.scale
-        return self.frame.point(104.0 + (z - 104.0) * (0.8 + 0.3 * s), -40.0 + (y + 40.0) * s, 8.0 + (x - 8.0) * s)
+        return self.frame.point(104.0 + (z - 104.0) * (0.8 + 0.37 * s), -40.0 + (y + 40.0) * s, 8.0 + (x - 8.0) * s)
 
     def heart(self, z: Floats, y: Floats, x: Floats) -> Floats:
         """Distance to the heart's muscle and chambers."""
@@ -149,7 +149,7 @@ class Mediastinum:
                 radii[2] * self.frame.sx * self.scale,
             )
             part = ellipsoid(z, y, x, self.place(centre), size, turn)
-            whole = part if whole is None else smooth_union(whole, part, 5.0)
+            whole = part if whole is None else smooth_union(whole, part, 13.0)
         assert whole is not None
         return whole
 

@@ -181,6 +181,9 @@ class SkeletonPainter:
                 Segment(at(up - 1.0, depth + 9.0, x), at(0.75 * height, depth + 11.0, x * 1.05), thick, 3.4)
             )
             segments.append(Segment(at(up, depth + 10.0, x), at(-0.55 * height, depth + 13.0, x * 1.0), thick, 3.2))
+            segments.append(
+                Segment(at(-0.3 * height, depth + 12.5, x), at(-0.42 * height, arch, side * 3.0), thick, thick)
+            )
             if lumbar:
                 segments.append(Segment(at(up - 2.0, depth + 6.0, x), at(up, depth + 12.0, side * 43.0), 3.4, 2.4))
             else:
@@ -291,7 +294,7 @@ class SkeletonPainter:
             self._bone(tube(clavicle, 5.2), 1.4)
             lower = p(88 + 0.8 * lift, 98, 98 + 0.6 * lift)
             blade = []
-            for part in np.linspace(0.0, 1.0, 16):
+            for part in np.linspace(0.0, 1.0, 26):
                 upper = p(208 + 0.8 * lift - 20.0 * part, 84 - 46.0 * part, 72 + 62.0 * part + 0.3 * lift)
                 blade.append(Segment(lower, upper, 2.2, 2.2))
             blade.append(Segment(lower, p(188 + 0.8 * lift, 38, 134 + 0.3 * lift), 4.0, 4.5))

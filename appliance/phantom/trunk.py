@@ -87,8 +87,9 @@ def _fat_planes(layers: _Layers, sheet: Floats, wander: Floats, strength: Floats
 
 def _with_breasts(frame: Frame, skin: Floats, axes: tuple[Floats, Floats, Floats]) -> Floats:
     for side in (-1.0, 1.0):
-        centre = frame.point(75.0, -112.0, 78.0 * side)
-        skin = smooth_union(ellipsoid(*axes, centre, (58.0, 42.0, 56.0)), skin, 12.0)
+        centre = frame.point(72.0, -96.0, 76.0 * side)
+        radii = (66.0, 34.0 + 0.9 * frame.options.subcutaneous_fat_mm, 66.0)
+        skin = smooth_union(ellipsoid(*axes, centre, radii, (side * 16.0, 0.0, 0.0)), skin, 26.0)
     return skin
 
 
