@@ -112,7 +112,7 @@ def _why(organs: OrganMap, name: str) -> str:
     # The body holds everything that is labelled.
     volume = organs.volume_ml(*organs.values) if name == "body" else organs.volume_ml(name)
     if volume == 0.0:
-        return f"The {spoken} was not found in the scan."
+        return f"No {spoken} {'were' if spoken.endswith('s') else 'was'} found in the scan."
     sentence = _wrong_size(organs, name, volume)
     if sentence:
         return sentence

@@ -211,37 +211,3 @@ def resample_to(array: NDArray[np.generic], grid: CanonicalGrid) -> NDArray[np.f
         triangle_weights(array.shape[axis], grid.first_index[axis], grid.step[axis], counts[axis]) for axis in range(3)
     ]
     return apply_weights(array, weights)
-
-
-def region_to_volume(
-    fraction: NDArray[np.float32],
-    grid: CanonicalGrid,
-    box: tuple[slice, slice, slice],
-) -> NDArray[np.float32]:
-    """Bring a fraction on the canonical grid back to a box of the volume, trilinearly.
-
-    Parameters
-    ----------
-    fraction
-        float32 in the grid's shape and axes, such as a mask of zeros and ones.
-    grid
-        The grid it lies on.
-    box
-        Slices of the *volume* along its own axes, with start and stop.
-
-    Returns
-    -------
-    NDArray[np.float32]
-        In the volume's axes, in the shape of the box.
-    """
-    array = grid.to_volume_axes(fraction)
-    weights, used = [], []
-    for axis in range(3):
-        start, stop = int(box[axis].start), int(box[axis].stop)
-        first = (start - grid.first_index[axis]) / grid.step[axis]
-        full = triangle_weights(array.shape[axis], first, 1.0 / grid.step[axis], stop - start)
-        columns = np.flatnonzero(full.any(axis=0))
-        near = slice(int(columns[0]), int(columns[-1]) + 1)
-        used.append(near)
-        weights.append(np.ascontiguousarray(full[:, near]))
-    return apply_weights(np.ascontiguousarray(array[tuple(used)]), weights)
