@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from appliance.dicom.assemble import Assembler
+from appliance.durable import sync_directory
 from appliance.errors import ApplianceError, StoreError
 from appliance.services import systemd
 from appliance.services.attempts import PART_PREFIX, Attempts
@@ -70,6 +71,7 @@ def run(settings: Settings, stop: threading.Event, *, screen_with: str = SCREEN_
         if not lock.alone_within(_PREDECESSOR_ENDS_WITHIN_S):
             raise ApplianceError(f"{box.state_directory}: another work service already runs here; stop it first.")
         with open_database(box.database) as store:
+            systemd.notify("READY=1")
             worker = _Worker(settings, store, screen_with)
             try:
                 worker.loop(stop)
@@ -102,7 +104,6 @@ class _Worker:
 
     def loop(self, stop: threading.Event) -> None:
         """Go round until ``stop`` is set."""
-        systemd.notify("READY=1")
         while not stop.is_set():
             try:
                 self._round()
@@ -133,12 +134,12 @@ class _Worker:
         """Begin where a predecessor was stopped or killed."""
         results = self._settings.box.results
         results.mkdir(parents=True, exist_ok=True, mode=0o700)
+        sync_directory(results.parent)
         for leftover in results.glob(f"{PART_PREFIX}*"):
             shutil.rmtree(leftover, ignore_errors=True)
-        if self._store.scans.is_empty():
-            restored = rebuild.restore(self._store, results)
-            if restored != rebuild.Restored():
-                _log.warning("restored_from_results", finished=restored.finished, unfinished=restored.unfinished)
+        restored = rebuild.restore(self._store, results, on_folder=lambda: systemd.notify("WATCHDOG=1"))
+        if restored.finished or restored.unfinished:
+            _log.warning("restored_from_results", finished=restored.finished, unfinished=restored.unfinished)
         taken = self._store.leases.take_back(attempts=self._settings.work.attempts)
         if taken:
             _log.warning("scans_taken_back", scans=taken)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Self
 import sqlite_utils
 import structlog
 
+from appliance.durable import sync_directory
 from appliance.errors import StoreError
 from appliance.store import migrations
 from appliance.store.associations import Associations
@@ -185,7 +186,7 @@ class Store:
             raise StoreError(f"{to}: the backup does not pass SQLite's check ({found}); the database is damaged.")
         _fsync(part)
         part.replace(to)
-        _fsync(to.parent)
+        sync_directory(to.parent)
 
     def close(self) -> None:
         """Close the connection; the last one to close writes the log back into the file."""
@@ -296,6 +297,7 @@ def _create(path: Path) -> None:
     # locks that SQLite holds on it in this process. SQLite gives its -wal and -shm files the mode of the database.
     with contextlib.suppress(FileExistsError):
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600))
+        sync_directory(path.parent)
     path.chmod(0o600)
 
 

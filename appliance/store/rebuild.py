@@ -7,18 +7,18 @@ scan is known to be finished, and is neither screened nor sent a second time. Ev
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from appliance.durable import write_durably
 from appliance.errors import StoreError
 from appliance.store.instances import UsedInstance
 from appliance.store.lifecycle import ScanState
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from appliance.store.database import Store
@@ -86,17 +86,7 @@ def mark_finished(folder: Path, at: float) -> None:
     marker = folder / _FINISHED_NAME
     if marker.exists() or not folder.is_dir():
         return
-    part = marker.with_name(marker.name + ".part")
-    with part.open("w", encoding="ascii") as file:
-        json.dump({"finished_at": at}, file)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(marker)
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    write_durably(marker, json.dumps({"finished_at": at}).encode())
 
 
 def key_images(folder: Path) -> list[str]:
@@ -104,34 +94,39 @@ def key_images(folder: Path) -> list[str]:
     return sorted(path.relative_to(folder).as_posix() for path in folder.glob("key_images/*.png"))
 
 
-def restore(store: Store, results: Path) -> Restored:
-    """Fill an empty database from the results folders.
+def _nothing() -> None:
+    """Nobody is watching."""
+
+
+def restore(store: Store, results: Path, *, on_folder: Callable[[], object] = _nothing) -> Restored:
+    """Bring back the scans that have a results folder and are not in the database.
+
+    Call it before the spool is indexed: what is indexed before its result is known would be screened again. It may be
+    stopped between any two folders and called again.
 
     Parameters
     ----------
     store
-        A store without scans.
+        The database.
     results
         The folder of the results folders.
+    on_folder
+        Called before each folder that is brought back.
 
     Returns
     -------
     Restored
         What was found.
-
-    Raises
-    ------
-    StoreError
-        The store already holds scans.
     """
-    if not store.scans.is_empty():
-        raise StoreError("Only an empty database is filled from the results folders.")
     counts = {"finished": 0, "unfinished": 0, "unreadable": 0}
-    for folder in sorted(_folders(results), key=_number):
+    known = store.scans.folders()
+    for folder in sorted((folder for folder in _folders(results) if folder.name not in known), key=_number):
+        on_folder()
         try:
             with store.atomic():
                 finished = _restore_one(store, folder)
         except (OSError, ValueError, KeyError, TypeError, StoreError) as error:
+            # Its scan is screened again from the spool; the folder stays for whoever looks into it.
             _log.warning("results_folder_not_restored", folder=folder.name, error=type(error).__name__)
             counts["unreadable"] += 1
         else:

@@ -300,9 +300,9 @@ class Scans:
                 oldest[state] = max(0.0, moment - row["since"])
         return Summary(counts, oldest, max(finished, default=None), tuple(self.last(last)))
 
-    def is_empty(self) -> bool:
-        """Return whether no scan was ever recorded."""
-        return not self._store.rows("SELECT 1 FROM scans LIMIT 1")
+    def folders(self) -> set[str]:
+        """Return the names that the results folders of all scans have or would have."""
+        return {f"{row['id']}-r{row['revision']}" for row in self._store.rows("SELECT id, revision FROM scans")}
 
     def _remember(
         self,

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from appliance.errors import StoreError
 from appliance.store import rebuild
 from appliance.store.database import open_database
 from appliance.store.lifecycle import ScanState
@@ -129,10 +128,39 @@ def test_a_copied_folder_is_not_a_second_scan(
         assert rebuild.restore(fresh, results) == Restored(unreadable=1)
 
 
-def test_a_database_in_use_is_never_filled(store: Store, results: Path, add_scan: Callable[..., int]) -> None:
-    add_scan()
-    with pytest.raises(StoreError, match="Only an empty database"):
-        rebuild.restore(store, results)
+def test_what_the_database_knows_is_left_alone(store: Store, results: Path, add_scan: Callable[..., int]) -> None:
+    folder = _finish(store, results, add_scan())
+    (folder / "scan.json").write_text("{")
+    before = store.scans.last()
+    assert rebuild.restore(store, results) == Restored()
+    assert store.scans.last() == before
+
+
+def test_a_restore_that_was_killed_goes_on(
+    store: Store, results: Path, tmp_path: Path, add_scan: Callable[..., int]
+) -> None:
+    for _ in range(4):
+        _finish(store, results, add_scan())
+    left = iter([None, None])
+    with open_database(tmp_path / "fresh.db") as fresh:
+        with pytest.raises(StopIteration):
+            rebuild.restore(fresh, results, on_folder=lambda: next(left))
+        assert rebuild.restore(fresh, results) == Restored(finished=2)
+        assert len(fresh.scans.last()) == 4
+
+
+def test_a_series_that_was_taken_again_meanwhile_keeps_its_new_scan(
+    store: Store, results: Path, tmp_path: Path, add_scan: Callable[..., int]
+) -> None:
+    for _ in range(4):
+        add_scan()
+    _finish(store, results, add_scan(series="1.4", study="1.0"))
+    with open_database(tmp_path / "fresh.db") as fresh:
+        fresh.associations.see("b", at=0.0)
+        for number in (1, 2):
+            fresh.instances.add("b", [spooled(number, series=f"1.{2 + number}", study="1.0")])
+        assert rebuild.restore(fresh, results) == Restored(unreadable=1)
+        assert len(fresh.scans.last()) == 2
 
 
 def test_a_folder_belongs_to_one_revision_with_its_instances(
