@@ -22,6 +22,9 @@ _log = structlog.get_logger()
 #: In the order of preference; a pack ships only those that passed its own accuracy gate.
 _PREFERENCE = ("int8", "bf16", "f32")
 
+#: Characters of an engine's own complaint that are passed on.
+_LONGEST_COMPLAINT = 300
+
 
 class Engine(Protocol):
     """A compiled network.
@@ -119,7 +122,10 @@ class OnnxRuntimeEngine:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3
-        self._session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+        try:
+            self._session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # its errors share no base class but this one
+            raise RuntimeError(str(error)) from error
         self._input = self._session.get_inputs()[0].name
 
     def run(self, hu: NDArray[np.int16]) -> NDArray[np.float32]:
@@ -171,9 +177,9 @@ def open_engine(
         try:
             opened = _open(name, path, pack.manifest.input.patch, chosen, threads, cache)
         except (ImportError, OSError, RuntimeError) as error:
-            first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            failures.append(f"{name}: {first_line}")
-            _log.warning("engine_failed", engine=name, pack=pack.name, precision=chosen, error=first_line)
+            said = " ".join(str(error).split())[:_LONGEST_COMPLAINT] or type(error).__name__
+            failures.append(f"{name}: {said}")
+            _log.warning("engine_failed", engine=name, pack=pack.name, precision=chosen, error=said)
             continue
         if precision not in {"auto", opened.precision}:
             _log.warning("precision_differs", engine=name, asked=precision, used=opened.precision)

@@ -30,7 +30,7 @@ def loss_of(logits: torch.Tensor, labels: torch.Tensor, parity: tuple[int, int])
     target = target.masked_fill(target == IGNORE, 0)
     logarithms = chosen.log_softmax(dim=1)
     own = logarithms.gather(1, target[:, None])[:, 0]
-    weight = torch.tensor([0.6, 0.6, 1.0, 1.0, 3.0, 1.5])[target] * known
+    weight = torch.tensor([0.6, 0.8, 1.0, 1.0, 10.0, 1.2])[target] * known
     entropy = -(weight * own).sum() / weight.sum().clamp(min=1.0)
     truth = torch.bincount(target, known, minlength=CLASSES).float()
     overlap = torch.zeros(CLASSES).scatter_add(0, target, own.exp() * known)

@@ -1,0 +1,48 @@
+import numpy as np
+
+from appliance.anatomy.tidy import tidy
+
+
+def clean(organs):
+    tidy(organs.labels, organs.values, organs.voxel_ml)
+    return organs.labels
+
+
+def test_a_clean_map_is_left_alone(drawn):
+    before = drawn.labels.copy()
+    assert np.array_equal(clean(drawn), before)
+
+
+def test_what_lies_beside_the_patient_goes(drawn):
+    drawn.labels[:, 79, :10] = 1
+    assert not clean(drawn)[:, 79, :10].any()
+
+
+def test_a_speck_of_left_inside_the_right_lung_joins_it(drawn):
+    drawn.labels[70, 40, 33:36] = 2
+    assert (clean(drawn)[70, 40, 33:36] == 3).all()
+
+
+def test_a_speck_of_lung_in_the_abdomen_becomes_body(drawn):
+    drawn.labels[8:11, 40:43, 40:43] = 3
+    assert (clean(drawn)[8:11, 40:43, 40:43] == 1).all()
+
+
+def test_a_vessel_inside_a_lung_is_filled(drawn):
+    drawn.labels[68:72, 40, 34] = 1
+    assert (clean(drawn)[68:72, 40, 34] == 3).all()
+
+
+def test_specks_of_bone_go(drawn):
+    drawn.labels[20, 30, 60] = 5
+    assert clean(drawn)[20, 30, 60] == 1
+
+
+def test_a_hole_through_the_body_is_filled_in_its_slice(drawn):
+    drawn.labels[5, 40:44, 60:64] = 0
+    assert (clean(drawn)[5, 40:44, 60:64] == 1).all()
+
+
+def test_an_empty_map_stays_empty(drawn):
+    drawn.labels[:] = 0
+    assert not clean(drawn).any()

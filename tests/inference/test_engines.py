@@ -1,0 +1,86 @@
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from appliance.errors import InferenceError, PackError
+from appliance.inference import engines
+from appliance.inference.engines import open_engine
+
+
+def labels(engine, tile):
+    return engine.run(tile).argmax(axis=0)
+
+
+@pytest.mark.slow
+def test_openvino_and_onnx_runtime_agree(pack, tile):
+    first = labels(open_engine(pack, engine="openvino", precision="f32"), tile)
+    second = labels(open_engine(pack, engine="onnxruntime", precision="f32"), tile)
+    assert (first == second).mean() >= 0.995
+
+
+def test_single_precision_is_really_single(pack):
+    assert open_engine(pack, engine="openvino", precision="f32").precision == "f32"
+
+
+def test_auto_takes_openvino(pack):
+    engine = open_engine(pack)
+    assert engine.name == "openvino"
+    assert engine.device == "CPU"
+
+
+def test_auto_falls_back_to_onnx_runtime(pack, monkeypatch):
+    def broken():
+        raise ImportError("libopenvino.so: cannot open shared object file")
+
+    monkeypatch.setattr(engines, "import_openvino", broken)
+    engine = open_engine(pack)
+    assert (engine.name, engine.precision) == ("onnxruntime", "f32")
+
+
+def test_no_engine_at_all_is_a_sentence(pack, monkeypatch):
+    def broken():
+        raise ImportError("libopenvino.so is missing")
+
+    monkeypatch.setattr(engines, "import_openvino", broken)
+    with pytest.raises(InferenceError, match=r"libopenvino\.so is missing"):
+        open_engine(pack, engine="openvino")
+
+
+def test_a_precision_that_the_pack_lacks_is_a_sentence(pack):
+    with pytest.raises(PackError, match="no network for precision int8"):
+        open_engine(pack, engine="onnxruntime", precision="int8")
+
+
+def test_a_damaged_network_is_a_sentence(pack, tmp_path):
+    from dataclasses import replace
+
+    for network in pack.manifest.networks:
+        (tmp_path / network.path).write_bytes(b"nonsense")
+    with pytest.raises(InferenceError, match="cannot be run"):
+        open_engine(replace(pack, path=tmp_path))
+
+
+def test_the_compiled_model_can_be_cached(pack, tmp_path):
+    open_engine(pack, engine="openvino", precision="f32", cache=tmp_path)
+    assert any(tmp_path.iterdir())
+
+
+def test_openvino_never_loads_its_telemetry_and_needs_no_home(tmp_path):
+    code = (
+        "import sys\n"
+        "from appliance.inference.engines import import_openvino\n"
+        "import_openvino().Core()\n"
+        "assert not any(m.startswith('openvino_telemetry') and sys.modules[m] for m in sys.modules)\n"
+    )
+    environment = {key: value for key, value in os.environ.items() if key not in {"HOME", "XDG_CONFIG_HOME"}}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+def test_the_same_tile_gives_the_same_labels_twice(pack, tile):
+    engine = open_engine(pack)
+    assert np.array_equal(labels(engine, tile), labels(engine, tile))
