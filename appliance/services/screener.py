@@ -30,6 +30,10 @@ if TYPE_CHECKING:
 
 SCREEN_SERIES = "appliance.screen:screen_series"
 
+# Loaded before the first scan comes; what fails here is the fault of the box and of no scan.
+_LOADED_EARLY = ("appliance.anatomy.mapper", "appliance.dicom.volume", "scipy.ndimage", "PIL.ImageDraw", "nibabel")
+_USUAL_ENGINE = "openvino"  # where it cannot be loaded, the other one is used
+
 _NICENESS = 5  # receiving comes first
 _OOM_SCORE_ADJUSTMENT = 500  # when the machine runs out of memory, the kernel takes this process and not the receiver
 _ENVIRONMENT_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFILE}
@@ -109,6 +113,11 @@ def _settings(text: str) -> Settings:
 
 def _load(dotted: str) -> ScreenSeries:
     module, _, name = dotted.partition(":")
+    if dotted == SCREEN_SERIES:
+        for early in _LOADED_EARLY:
+            importlib.import_module(early)
+        with contextlib.suppress(ImportError):
+            importlib.import_module(_USUAL_ENGINE)
     found: ScreenSeries = getattr(importlib.import_module(module), name)
     return found
 
