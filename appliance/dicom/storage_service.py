@@ -82,8 +82,24 @@ class OversizeDataset(BytesIO):
         return len(data)
 
 
+class _MessageQueue(queue.Queue[Any]):
+    """Complete messages; those that somebody takes at once are never queued."""
+
+    def __init__(self, take: Callable[[int | None, Any], bool]) -> None:
+        super().__init__()
+        self._take = take
+
+    def put(self, item: tuple[int | None, Any], block: bool = True, timeout: float | None = None) -> None:
+        """Offer a message with its context, and queue it when it is not taken."""
+        if not self._take(*item):
+            super().put(item, block, timeout)
+
+
 class Dimse(DIMSEServiceProvider):
     """DIMSE provider of one association that stores.
+
+    A C-STORE request is served in the thread that reads the connection: the sender waits for its answer anyway, and
+    handing each image to another thread and back costs more than receiving it.
 
     Parameters
     ----------
@@ -110,6 +126,7 @@ class Dimse(DIMSEServiceProvider):
         self._store = store
         self._refuse = refuse
         self._contexts: dict[int, PresentationContext] | None = None
+        self.msg_queue = _MessageQueue(self._take)
 
     def receive_primitive(self, primitive: P_DATA) -> None:
         """Take the next piece of a message (PS3.8 Annex E)."""
@@ -121,28 +138,31 @@ class Dimse(DIMSEServiceProvider):
             message.data_set = OversizeDataset()
 
     def get_msg(self, block: bool = False) -> Any:
-        """Return the next message that is not a C-STORE request, having served those that are.
+        """Return the next message that is not a C-STORE request.
 
-        pynetdicom's loop asks without waiting and then sleeps; waiting here instead serves each image at once.
+        pynetdicom's loop asks without waiting and then sleeps; waiting here instead answers at once.
         """
         try:
-            context_id, message = self.msg_queue.get(timeout=self.dimse_timeout if block else _LONGEST_WAIT_S)
+            return self.msg_queue.get(timeout=self.dimse_timeout if block else _LONGEST_WAIT_S)
         except queue.Empty:
             return _NOTHING
-        if not isinstance(message, C_STORE) or message.MessageID is None:
-            return context_id, message
+
+    def _take(self, context_id: int | None, message: Any) -> bool:
+        """Serve a C-STORE request; return ``False`` for what pynetdicom is to deal with."""
+        if context_id is None or not isinstance(message, C_STORE) or message.MessageID is None:
+            return False
         if self._contexts is None:
             self._contexts = {cast("int", each.context_id): each for each in self.assoc.accepted_contexts}
-        context = self._contexts.get(cast("int", context_id))
+        context = self._contexts.get(context_id)
         if context is None:
-            return context_id, message  # pynetdicom aborts, as it should for a context that was never accepted
+            return False  # pynetdicom aborts, as it should for a context that was never accepted
         answer = self._serve(message, context)
         response = P_DATA()
         response.presentation_data_value_list.append(
-            (cast("int", context_id), _LAST_COMMAND_FRAGMENT + encode_response(message, answer))
+            (context_id, _LAST_COMMAND_FRAGMENT + encode_response(message, answer))
         )
         self.dul.send_pdu(response)
-        return _NOTHING
+        return True
 
     def _serve(self, request: C_STORE, context: PresentationContext) -> StoreAnswer:
         sop_class, sop_instance = request.AffectedSOPClassUID, request.AffectedSOPInstanceUID

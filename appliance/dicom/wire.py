@@ -31,6 +31,7 @@ _NOTHING: Any = (None, None)
 _READ_STEP_BYTES = 1 << 20
 _LONGEST_WAIT_S = 0.05
 _POLL_S = 0.001
+_LONGEST_END_S = 30.0
 # Before a caller is known, only an A-ASSOCIATE-RQ may come; the largest legal one is far below this.
 _LARGEST_PDU_BEFORE_ACCEPTANCE_BYTES = 1 << 20
 _PDU_MARGIN_BYTES = 256 << 20
@@ -192,6 +193,7 @@ class Connection(RequestHandler):
         association.start()
         # pynetdicom tells of some ends by an event and of others not; the end of its thread is certain.
         association.join()
+        association.dul.join(_LONGEST_END_S)
         self.server.on_end(association)
 
     def _create_association(self) -> Association:

@@ -162,14 +162,17 @@ def send(folders: list[Path], port: int, environment: dict[str, str]) -> float:
         subprocess.Popen(
             ["storescu", "-aec", "APPLIANCE", "+sd", "127.0.0.1", str(port), str(folder)],
             env=os.environ | environment,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
         )
         for folder in folders
     ]
-    if any(sender.wait(600) for sender in senders):
-        raise SystemExit("a sender failed")
-    return time.perf_counter() - started
+    said = [sender.communicate(timeout=600)[0] for sender in senders]
+    seconds = time.perf_counter() - started
+    if any(sender.returncode for sender in senders):
+        raise SystemExit(f"a sender failed: {said}")
+    return seconds
 
 
 def contenders() -> list[Contender]:
@@ -190,8 +193,8 @@ def measure(images: int, rounds: int) -> tuple[dict[tuple[str, int], float], int
     rates: dict[tuple[str, int], list[float]] = {}
     with tempfile.TemporaryDirectory(prefix="bench-ingest-") as name:
         work = Path(name)
-        size = next(make_images(work / f"fast{number}", images) for number in range(4))
         for number in range(4):
+            size = make_images(work / f"fast{number}", images)
             make_images(work / f"slow{number}", max(10, images // 8))
         for turn in range(rounds):
             for contender in contenders():
