@@ -129,12 +129,16 @@ class Assembler:
         except FileNotFoundError:
             names = []
         self._indexed.intersection_update(names)
+        vanished = self._known.keys() - set(names)
+        self._forget_vanished(vanished)
+        for name in vanished:
+            del self._known[name]
         for name in names:
             if name in self._indexed:
                 continue
             association = read_association(self._room / name)
-            if association is None:
-                continue
+            if association is None or not association.instances:
+                continue  # gone, or one that the receiver takes back when nothing comes
             if name not in self._known:
                 self._store.associations.see(name, at=time.time())
                 self._known[name] = self._store.instances.names(name)

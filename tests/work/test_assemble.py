@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from typing import TYPE_CHECKING
 
@@ -314,6 +315,23 @@ def test_a_folder_that_vanished_holds_nothing_up(store: Store, scanner: Scanner)
     store.associations.see("gone", at=0.0)
     Assembler(store, scanner.root, quiet_s=0.0, force_s=600.0)
     assert store.associations.all() == []
+
+
+def test_an_association_without_instances_leaves_no_row(assembler: Assembler, scanner: Scanner, store: Store) -> None:
+    scanner.open()
+    settle(assembler)
+    assert store.associations.all() == []
+
+
+def test_a_folder_that_vanishes_while_it_works_holds_nothing_up(
+    assembler: Assembler, scanner: Scanner, store: Store
+) -> None:
+    folder = _half_open(scanner)
+    settle(assembler)
+    shutil.rmtree(folder.path)
+    (scan_id,) = settle(assembler)
+    assert store.associations.all() == []
+    assert store.scans.get(scan_id).state is ScanState.COMPLETE
 
 
 def _half_open(scanner: Scanner) -> AssociationFolder:
