@@ -39,6 +39,8 @@ _LIST_INTERVAL_S = 0.5
 _BEAT_INTERVAL_S = 1.0
 _UPKEEP_INTERVAL_S = 5.0
 _LONGEST_PAUSE_S = 30.0
+_FORGET_INTERVAL_S = 600.0
+_PRUNED_KEPT_S = 90 * 86400.0  # so long a series that is sent once more is known to have been screened
 _PREDECESSOR_ENDS_WITHIN_S = 5.0
 
 
@@ -99,6 +101,7 @@ class _Worker:
         self._list_at = 0.0
         self._beat_at = 0.0
         self._upkeep_at = 0.0
+        self._forget_at = 0.0
         self._marked_until = 0.0
         self._pause_s = 1.0
 
@@ -152,6 +155,9 @@ class _Worker:
             at_hand = self._attempts.current.scan.id if self._attempts.current else None
             self._store.leases.take_back(attempts=self._settings.work.attempts, keep=at_hand)
             self._hand_over()
+        if now >= self._forget_at:
+            self._forget_at = now + _FORGET_INTERVAL_S
+            self._store.associations.forget(pruned_before=time.time() - _PRUNED_KEPT_S)
         self._screen()
         if time.monotonic() >= self._beat_at:
             self._beat()

@@ -65,6 +65,25 @@ class Associations:
         with self._store.atomic():
             self._store.execute("UPDATE associations SET pruned_at = ? WHERE name = ?", (at, name))
 
+    def forget(self, *, pruned_before: float, limit: int = 50) -> int:
+        """Delete the rows of associations whose folders were deleted before a time, with their instances.
+
+        After that the box no longer knows these instances: sent again, they make a new revision.
+
+        Returns
+        -------
+        int
+            How many associations were forgotten; at most ``limit``, so that the write lock is not held for long.
+        """
+        with self._store.atomic():
+            rows = self._store.rows(
+                "SELECT name FROM associations WHERE pruned_at < ? ORDER BY pruned_at LIMIT ?", (pruned_before, limit)
+            )
+            for row in rows:
+                self._store.execute("DELETE FROM instances WHERE association = ?", (row["name"],))
+                self._store.execute("DELETE FROM associations WHERE name = ?", (row["name"],))
+        return len(rows)
+
     def all(self) -> list[AssociationRow]:
         """Return the associations whose folders still exist as far as the database knows."""
         rows = self._store.rows(

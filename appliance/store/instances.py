@@ -253,7 +253,7 @@ class Instances:
     def _receiving(self, identity: InstanceIdentity, at: float) -> int:
         latest = self._store.rows(
             """
-            SELECT id, revision, state, instances FROM scans
+            SELECT id, revision, state FROM scans
             WHERE study_instance_uid = ? AND series_instance_uid = ? ORDER BY revision DESC LIMIT 1
             """,
             (identity.study_instance_uid, identity.series_instance_uid),
@@ -266,8 +266,8 @@ class Instances:
             accession_number=identity.accession_number,
             modality=identity.modality,
             revision=latest[0]["revision"] + 1 if latest else 1,
-            # A later revision holds everything that came before it.
-            instances=latest[0]["instances"] if latest else 0,
+            # A later revision holds everything that came before it, as far as it is still known.
+            instances=len(self.of_scan(latest[0]["id"])) if latest else 0,
             at=at,
         )
         if latest:

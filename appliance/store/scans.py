@@ -224,7 +224,7 @@ class Scans:
             "accession_number = ?",
             "study_instance_uid = ?",
             "series_instance_uid = ?",
-            "id IN (SELECT scan_id FROM instances WHERE sop_instance_uid = ?)",
+            "id IN (SELECT scan_id FROM instances WHERE sop_instance_uid = ? AND disposition = 'used')",
         ):
             found = self._select(f"WHERE {clause} ORDER BY id DESC", (text,))
             if found:

@@ -148,3 +148,17 @@ def test_an_open_association_is_never_indexed_to_its_end(store: Store) -> None:
     store.associations.see("a", at=0.0)
     store.associations.mark_indexed("a")
     assert not store.associations.all()[0].indexed
+
+
+def test_what_was_pruned_long_ago_is_forgotten(store: Store) -> None:
+    (first,) = _add(store, "a", spooled(1), spooled(2))
+    _complete(store, first)
+    (second,) = _add(store, "b", spooled(3))
+    _complete(store, second)
+    store.associations.mark_pruned("a", at=100.0)
+    assert store.associations.forget(pruned_before=100.0) == 0
+    assert store.associations.forget(pruned_before=101.0) == 1
+    assert [item.name for item in store.instances.of_scan(second)] == ["000003.dcm"]
+    (third,) = _add(store, "c", spooled(1))
+    assert (store.scans.get(third).revision, store.scans.get(third).instances) == (3, 2)
+    assert len(store.instances.of_scan(third)) == 2
