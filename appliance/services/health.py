@@ -205,7 +205,7 @@ class _Service:
     def _record(self, kind: EventKind) -> None:
         """Put an event of the box itself where the scans' events are."""
         try:
-            with open_database(self._settings.box.database) as store:
+            with open_database(self._settings.box.database, check=False) as store:
                 store.events.record(kind)
         except StoreError as error:
             _log.error("event_not_recorded", kind=kind.value, why=str(error))
@@ -237,7 +237,7 @@ class _Service:
     def _note_acknowledged(self, publisher: Publisher) -> None:
         acknowledged = publisher.take_acknowledged()
         if acknowledged:
-            with open_database(self._settings.box.database) as store:
+            with open_database(self._settings.box.database, check=False) as store:
                 for event_id in sorted(acknowledged):
                     store.events.published(event_id)
 
