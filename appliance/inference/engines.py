@@ -98,15 +98,25 @@ class OpenVinoEngine:
         self._compiled = core.compile_model(network, self.device, options)
         self._request = self._compiled.create_infer_request()
         self._patch = patch
-        used = str(self._compiled.get_property("INFERENCE_PRECISION_HINT"))
-        float_type = "bf16" if "bf16" in used or "bfloat16" in used else "f32"
-        self.precision = "int8" if precision == "int8" else float_type
+        self.precision = _computed_in(self._compiled.get_runtime_model())
 
     def run(self, hu: NDArray[np.int16]) -> NDArray[np.float32]:
         """Run one tile; see :meth:`Engine.run`."""
         self._request.infer({0: hu.astype(np.float32)[None, None]}, share_inputs=True)
         logits: NDArray[np.float32] = self._request.get_output_tensor(0).data[0]
         return logits
+
+
+def _computed_in(runtime_model: Any) -> str:
+    """Read back what most convolutions of a compiled network are computed in."""
+    names = {"i8": "int8", "u8": "int8", "bf16": "bf16", "f16": "f16", "f32": "f32"}
+    counts: dict[str, int] = {}
+    for operation in runtime_model.get_ops():
+        info = operation.get_rt_info()
+        if info["layerType"].astype(str) in {"Convolution", "Deconvolution"}:
+            used = names.get(info["runtimePrecision"].astype(str), "f32")
+            counts[used] = counts.get(used, 0) + 1
+    return max(counts, key=lambda used: counts[used], default="f32")
 
 
 class OnnxRuntimeEngine:

@@ -1,4 +1,4 @@
-"""Seconds and memory of the shipped network for one tile, per engine and precision, beside PyTorch eager in the same run.
+"""Seconds and memory of the shipped network for one tile, per engine and precision, beside PyTorch eager.
 
 Each contender runs in a process of its own, twice, in turns, so that neither memory nor a busy moment of the machine
 is laid at another's door. Resampling a 300 × 512 × 512 volume to the network's grid and back is measured too, because

@@ -84,3 +84,9 @@ def test_openvino_never_loads_its_telemetry_and_needs_no_home(tmp_path):
 def test_the_same_tile_gives_the_same_labels_twice(pack, tile):
     engine = open_engine(pack)
     assert np.array_equal(labels(engine, tile), labels(engine, tile))
+
+
+def test_int8_is_really_int8(pack):
+    if pack.network("openvino", "int8") is None:
+        pytest.skip("the pack ships no INT8 network")
+    assert open_engine(pack, engine="openvino", precision="int8").precision == "int8"

@@ -93,7 +93,7 @@ def write_card(
             "",
         ]
     if speed:
-        lines += ["Seconds for one tile of 96 × 96 × 160 voxels (288 × 288 × 480 mm):", ""]
+        lines += ["Seconds for one tile of 128 × 112 × 160 voxels (384 × 336 × 480 mm):", ""]
         lines += _table(
             ["engine", "precision", "seconds", "machine", "date"],
             [[s["engine"], s["precision"], s["seconds_per_tile"], s["machine"], s["date"]] for s in speed],

@@ -19,7 +19,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from appliance.inference.engines import import_openvino
 
-PATCH = (96, 96, 160)
+#: Most chests at 3 mm fit into one tile of this shape.
+PATCH = (128, 112, 160)
 CALIBRATION_PATCHES = 24
 
 
