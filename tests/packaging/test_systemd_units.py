@@ -80,6 +80,12 @@ def test_only_work_may_make_memory_executable(service):
 
 
 @pytest.mark.parametrize("service", SERVICES)
+def test_only_health_sees_other_processes(service):
+    # With PrivateUsers=yes and "invisible", health finds every other service absent.
+    assert f"ProtectProc={'default' if service == 'health' else 'invisible'}\n" in settings(service)
+
+
+@pytest.mark.parametrize("service", SERVICES)
 def test_the_unit_starts_a_command_that_exists(service):
     parser = configparser.RawConfigParser(strict=False, allow_no_value=True)
     parser.read(UNITS / f"appliance-{service}.service")
