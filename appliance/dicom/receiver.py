@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 import secrets
 import socket
 import ssl
@@ -55,6 +54,8 @@ _log = structlog.get_logger()
 
 _MIB = 1 << 20
 _NEGOTIATION_TIMEOUT_S = 30.0
+# Where a port that listens on every address is reached from this machine.
+_LOOPBACK = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,10 +210,7 @@ class Receiver:
 
     def check_self(self, timeout_s: float = 10.0) -> bool:
         """Return whether the port answers a C-ECHO from this process; with TLS, whether it answers a handshake."""
-        address = ipaddress.ip_address(self._settings.address)
-        host = str(address)
-        if address.is_unspecified:
-            host = "::1" if address.version == 6 else "127.0.0.1"
+        host = _LOOPBACK.get(self._settings.address, self._settings.address)
         if self._tls is not None:
             return _answers_tls(host, self.port, timeout_s)
         self._self_test_title = f"SELF{secrets.token_hex(6)}".upper()
@@ -308,6 +306,7 @@ class Receiver:
                 return LOCAL_LIMIT_EXCEEDED
             self._open[association] = intake
         self._tally.add(associations=int(not is_self_test))
+        cast("Socket", association.dul.socket).admitted = True
         association.acceptor.supported_contexts = contexts_for(request.presentation_context_definition_list)
         association.dimse = Dimse(
             association,
@@ -364,7 +363,7 @@ def _close_reason(association: Association) -> CloseReason:
     if association.is_released:
         return CloseReason.RELEASED
     transport = association.dul.socket
-    if (isinstance(transport, Socket) and transport.timed_out) or association.dul.idle_timer_expired():
+    if isinstance(transport, Socket) and transport.timed_out:
         return CloseReason.TIMEOUT
     return CloseReason.ABORTED
 

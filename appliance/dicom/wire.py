@@ -83,6 +83,11 @@ class Socket(AssociationSocket):
     pynetdicom reads 4 KiB at a time; one ``recv_into`` per network buffer is what brings ingest near dcmtk's.
     Delayed acknowledgements are switched off, because senders that leave Nagle's algorithm on otherwise stall for
     40 ms per image.
+
+    Attributes
+    ----------
+    admitted
+        Set once the caller is known; until then only little is read from it, and not for long.
     """
 
     def __init__(
@@ -91,7 +96,9 @@ class Socket(AssociationSocket):
         super().__init__(assoc, client_socket=connection)
         self._largest_pdu_bytes = largest_instance_bytes + _PDU_MARGIN_BYTES
         self._negotiation_ends = time.monotonic() + (assoc.acse_timeout or 30.0)
-        self.timed_out = False
+        self.admitted = False
+        self._stalled = False
+        self._last_read = time.monotonic()
         self._quick_ack = getattr(socket, "TCP_QUICKACK", None)
         self._outgoing = outgoing
         connection.settimeout(assoc.network_timeout)
@@ -106,10 +113,11 @@ class Socket(AssociationSocket):
             The peer stalled, or announced more than any accepted PDU may hold.
         """
         connection = cast("socket.socket", self.socket)
-        negotiating = not self.assoc.is_established
+        negotiating = not self.admitted
         largest = _LARGEST_PDU_BEFORE_ACCEPTANCE_BYTES if negotiating else self._largest_pdu_bytes
         if nr_bytes > largest:
             raise OSError(f"a PDU of {nr_bytes} bytes is larger than any that is accepted")
+        self._stalled = self.timed_out
         # Memory grows with what has really arrived, not with what a length field claims.
         received = bytearray(min(nr_bytes, _READ_STEP_BYTES))
         filled = 0
@@ -117,13 +125,13 @@ class Socket(AssociationSocket):
             if filled == len(received):
                 received.extend(bytes(min(nr_bytes - filled, max(_READ_STEP_BYTES, filled))))
             if negotiating and time.monotonic() > self._negotiation_ends:
-                self.timed_out = True
+                self._stalled = True
                 raise TimeoutError("the association request did not arrive in time")
             with memoryview(received) as view:
                 try:
                     count = connection.recv_into(view[filled:])
                 except TimeoutError:
-                    self.timed_out = True
+                    self._stalled = True
                     raise
             if self._quick_ack is not None:
                 connection.setsockopt(socket.IPPROTO_TCP, self._quick_ack, 1)
@@ -131,7 +139,14 @@ class Socket(AssociationSocket):
                 break
             filled += count
         del received[filled:]
+        self._last_read = time.monotonic()
         return received
+
+    @property
+    def timed_out(self) -> bool:
+        """Whether the peer was silent for the whole network time-out, within a message or between two."""
+        timeout_s = self.assoc.network_timeout
+        return self._stalled or (timeout_s is not None and time.monotonic() - self._last_read >= timeout_s)
 
     @property
     def ready(self) -> bool:
