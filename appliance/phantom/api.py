@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from appliance.phantom.acquisition import Scanner, patient_grid, series_geometry
+from appliance.phantom.acquisition import Scanner, patient_grid, scanner_blur_mm, series_geometry
 from appliance.phantom.grid import Grid
 from appliance.phantom.lesions import digitise
 from appliance.phantom.patient import paint_patient
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 def scan_patient(options: PhantomOptions) -> tuple[Scanner, Truth]:
     """Paint the patient, put it in the scanner, and tell the truth about it."""
-    canvas = paint_patient(options, patient_grid(options))
+    grid = patient_grid(options)
+    canvas = paint_patient(options, grid, scanner_blur_mm(options, grid))
     lesions = digitise(options)
     truth = tell_truth(options, canvas, lesions)
     return Scanner(options, canvas, lesions), truth

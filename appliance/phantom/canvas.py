@@ -41,12 +41,21 @@ class Canvas:
         Where to paint.
     seen_mm
         Lowest and highest z that the scan shows; fractions and volumes are met there, the margins are for blurring.
+    blur_mm
+        Blur along the body and in plane that the scanner will add; fractions are met as the scanner sees them.
     coarse_mm
         Step of the coarse grid on which smooth shapes are evaluated.
     """
 
-    def __init__(self, grid: Grid, seen_mm: tuple[float, float], coarse_mm: float = 4.0) -> None:
+    def __init__(
+        self,
+        grid: Grid,
+        seen_mm: tuple[float, float],
+        blur_mm: tuple[float, float] = (0.0, 0.0),
+        coarse_mm: float = 4.0,
+    ) -> None:
         self.grid = grid
+        self.blur_mm = blur_mm
         z = grid.axis(0)
         self.seen = slice(int(np.searchsorted(z, seen_mm[0])), int(np.searchsorted(z, seen_mm[1], side="right")))
         self.coarse_mm = coarse_mm

@@ -141,8 +141,7 @@ def pixel_module(ds: Dataset, options: PhantomOptions) -> None:
     ds.Rows, ds.Columns = options.rows, options.columns
     ds.BitsAllocated = 16
     ds.PixelRepresentation = 0 if options.unsigned_pixels else 1
-    wide = not options.unsigned_pixels or (options.circular_padding_hu or 0) < _INTERCEPT_UNSIGNED
-    ds.BitsStored = 16 if wide else 12
+    ds.BitsStored = 12 if options.unsigned_pixels else 16
     ds.HighBit = ds.BitsStored - 1
 
 
@@ -150,7 +149,7 @@ def stored(image: NDArray[np.int16], options: PhantomOptions) -> NDArray[Any]:
     """Turn HU into stored values: signed as they are, or unsigned above the intercept."""
     if not options.unsigned_pixels:
         return image
-    return np.clip(image.astype(np.int32) - _INTERCEPT_UNSIGNED, 0, 65535).astype(np.uint16)
+    return (image.astype(np.int32) - _INTERCEPT_UNSIGNED).astype(np.uint16)
 
 
 def intercept(options: PhantomOptions) -> int:
@@ -215,13 +214,14 @@ def write_files(options: PhantomOptions, scanner: Scanner, truth: Truth, folder:
 def _write_single_frames(options: PhantomOptions, scanner: Scanner, identity: SeriesIdentity, folder: Path) -> None:
     geometry = scanner.geometry
     ds = _series_header(options, scanner, identity)
-    for number, index in enumerate(file_order(options, geometry.slices), start=1):
+    order = file_order(options, geometry.slices)
+    for number, (index, image) in enumerate(zip(order, scanner.slices(order), strict=True), start=1):
         position = geometry.position_mm(index)
         ds.SOPInstanceUID = identity.instance(index)
         ds.InstanceNumber = number
         ds.ImagePositionPatient = [decimal(v) for v in position]
         ds.SliceLocation = decimal(float(position[2]))
-        _save(ds, stored(scanner.slice_hu(index), options), options, folder / f"CT{number:04d}.dcm")
+        _save(ds, stored(image, options), options, folder / f"CT{number:04d}.dcm")
 
 
 def _series_header(options: PhantomOptions, scanner: Scanner, identity: SeriesIdentity) -> Dataset:

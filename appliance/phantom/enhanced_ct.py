@@ -155,5 +155,5 @@ def enhanced_dataset(
     _dimensions(ds)
     ds.SharedFunctionalGroupsSequence = _shared(options)
     ds.PerFrameFunctionalGroupsSequence = Sequence([_frame(scanner, index) for index in order])
-    pixels = np.stack([stored(scanner.slice_hu(index), options) for index in order])
+    pixels = np.stack([stored(image, options) for image in scanner.slices(order)])
     return ds, pixels

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from appliance.phantom import courses
+from appliance.phantom.resolution import softened
 from appliance.phantom.shapes import smooth_union, spline, tube, widened
 from appliance.phantom.texture import generator, smooth_field
 from appliance.phantom.tissues import Tissue
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 EMPHYSEMA_HU = -985.0
 _THRESHOLD_HU = -950.0
+_FALL_HU = 170.0
+_CALIBRATIONS, _RUN = 4, 14
 _APEX_Z = 243.0
 
 
@@ -89,6 +92,15 @@ def lung_distance(frame: Frame, mediastinum: Mediastinum, sign: float) -> Shape:
         return np.asarray(np.maximum(outside, divide), dtype=np.float32)
 
     return shape
+
+
+def _emphysematous(hu: Floats, field: Floats, level: float) -> Floats:
+    """Densities where emphysema begins at a level of a field.
+
+    The density falls evenly through the threshold, so that blur moves about as much lung below it as above it.
+    """
+    fallen = np.maximum(_THRESHOLD_HU - 0.01 - _FALL_HU * (field - level), EMPHYSEMA_HU)
+    return np.asarray(np.minimum(hu, fallen), dtype=np.float32)
 
 
 class LungPainter:
@@ -244,19 +256,42 @@ class LungPainter:
         lung = int(np.count_nonzero(parenchyma[seen])) + int(np.count_nonzero(tissue[seen] == side.vessel))
         # Only clean parenchyma takes part: next to a vessel or the pleura a voxel is not all air.
         clean = parenchyma & (view < self.frame.options.lung_hu + 45.0)
-        wanted = round(fraction * lung)
-        if wanted == 0 or not clean[seen].any():
+        if fraction == 0.0 or not clean[seen].any():
             return
         z = local.axes()[0] / self.frame.sz
-        field = smooth_field(self.seed, "emphysema", 5.5, local)
+        field = smooth_field(self.seed, "emphysema", 6.5, local)
         field += 0.8 * smooth_field(self.seed, "emphysema region", 45.0, local) + z * np.float32(0.004)
-        values = field[seen][clean[seen]]
-        wanted = min(wanted, values.size - 1)
-        level = float(np.partition(values, values.size - wanted)[values.size - wanted])
-        deep = np.clip((field - level) / 0.22, 0.0, 1.0)
-        near = np.clip((level - field) / 0.22, 0.0, 1.0)
-        hu = _THRESHOLD_HU - 0.01 + near * (view - _THRESHOLD_HU) + deep * (EMPHYSEMA_HU - _THRESHOLD_HU)
-        view[clean] = hu[clean]
+        values = np.sort(field[seen][clean[seen]])
+
+        def level(part: float) -> float:
+            return float(values[max(values.size - 1 - round(part * lung), 0)])
+
+        part = fraction
+        tissue_is_lung = parenchyma | (tissue == side.vessel)
+        for _ in range(_CALIBRATIONS if max(self.canvas.blur_mm) > 0.0 else 0):
+            part *= fraction / self._seen_fraction(view, field, clean, tissue_is_lung, level(part), part)
+            part = min(part, values.size / lung)
+        view[clean] = _emphysematous(view, field, level(part))[clean]
+
+    def _seen_fraction(
+        self,
+        view: Floats,
+        field: Floats,
+        clean: NDArray[np.bool_],
+        lung: NDArray[np.bool_],
+        level: float,
+        part: float,
+    ) -> float:
+        """How much emphysema the scanner would show, judged on every fourth run of slices."""
+        true, seen = 0, 0
+        for first in range(0, view.shape[0], 4 * _RUN):
+            run = slice(first, first + _RUN)
+            inner = slice(2, -2)
+            hu = np.where(clean[run], _emphysematous(view[run], field[run], level), view[run])
+            soft = softened(hu, self.canvas.grid, self.canvas.blur_mm)
+            true += int(np.count_nonzero((hu[inner] < _THRESHOLD_HU) & lung[run][inner]))
+            seen += int(np.count_nonzero((soft[inner] < _THRESHOLD_HU) & lung[run][inner]))
+        return part * max(seen, 1) / max(true, 1)
 
     def _paint_effusion(self, side: Side, box: Box, distance: Floats) -> None:
         """Fluid lies in the lowest part of the pleural space of a patient on the back, with a meniscus."""

@@ -23,6 +23,8 @@ _LEFT_VENTRICLE = ((54.0, -36.0, 38.0), (33.0, 31.0, 44.0), (-36.0, 14.0, 0.0))
 _RIGHT_VENTRICLE = ((50.0, -60.0, 6.0), (31.0, 23.0, 42.0), (-14.0, 8.0, 0.0))
 _RIGHT_ATRIUM = ((66.0, -30.0, -30.0), (34.0, 29.0, 23.0), (0.0, 0.0, 0.0))
 _LEFT_ATRIUM = ((88.0, -4.0, 4.0), (22.0, 19.0, 32.0), (0.0, 0.0, 0.0))
+# The fibrous middle, where the four chambers and the root of the aorta meet.
+_MIDDLE = ((70.0, -30.0, 4.0), (26.0, 22.0, 26.0), (0.0, 0.0, 0.0))
 _OUTFLOW = ((90.0, -60.0, 12.0), (24.0, 16.0, 17.0), (0.0, 0.0, 0.0))
 
 
@@ -142,7 +144,7 @@ class Mediastinum:
     def heart(self, z: Floats, y: Floats, x: Floats) -> Floats:
         """Distance to the heart's muscle and chambers."""
         whole: Floats | None = None
-        for centre, radii, turn in (_LEFT_VENTRICLE, _RIGHT_VENTRICLE, _RIGHT_ATRIUM, _LEFT_ATRIUM, _OUTFLOW):
+        for centre, radii, turn in (_LEFT_VENTRICLE, _RIGHT_VENTRICLE, _RIGHT_ATRIUM, _LEFT_ATRIUM, _OUTFLOW, _MIDDLE):
             size = (
                 radii[0] * self.frame.sz * self.scale,
                 radii[1] * self.frame.sy * self.scale,

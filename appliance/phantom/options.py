@@ -87,7 +87,7 @@ class PhantomOptions:
     unsigned_pixels
         Store unsigned with intercept −1024 instead of signed with intercept 0.
     emphysema_fraction
-        Part of the lung (airways excluded) that lies below −950 HU.
+        Part of the lung (airways excluded) below −950 HU in the scan before noise.
     trabecular_hu
         Of every vertebral body, or one value per name in ``trabecular_hu_by_vertebra``.
     lesions and organ values
@@ -186,6 +186,9 @@ class PhantomOptions:
             raise ValueError("a multi-frame instance is written whole; a missing slice needs single frames")
         if self.wedge_fracture is not None and self.wedge_fracture.vertebra not in VERTEBRAE:
             raise ValueError(f"unknown vertebra {self.wedge_fracture.vertebra}")
+        padding = self.circular_padding_hu
+        if padding is not None and padding < -1024 and self.unsigned_pixels:  # the intercept
+            raise ValueError("unsigned pixels with intercept −1024 cannot hold a padding below −1024 HU")
         if self.character_set == "ascii" and not self.patient_name.isascii():
             raise ValueError("a patient name in ASCII cannot hold other characters; choose gb18030 or utf-8")
 

@@ -17,9 +17,19 @@ if TYPE_CHECKING:
     from appliance.phantom.options import PhantomOptions
 
 
-def paint_patient(options: PhantomOptions, grid: Grid) -> Canvas:
-    """Paint the patient without noise; edges are soft over one voxel of the grid."""
-    canvas = Canvas(grid, options.coverage_mm)
+def paint_patient(options: PhantomOptions, grid: Grid, blur_mm: tuple[float, float] = (0.0, 0.0)) -> Canvas:
+    """Paint the patient without noise; edges are soft over one voxel of the grid.
+
+    Parameters
+    ----------
+    options
+        The patient.
+    grid
+        Where to paint.
+    blur_mm
+        What the scanner will add, along the body and in plane; zero when the painting itself is the image.
+    """
+    canvas = Canvas(grid, options.coverage_mm, blur_mm)
     frame = Frame(options)
     mediastinum = Mediastinum(frame)
     abdomen = AbdomenPainter(canvas, frame)

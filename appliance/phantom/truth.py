@@ -13,6 +13,7 @@ import numpy as np
 
 from appliance.phantom.frame import Frame
 from appliance.phantom.options import VERTEBRAE
+from appliance.phantom.resolution import softened
 from appliance.phantom.tissues import Tissue
 
 if TYPE_CHECKING:
@@ -32,6 +33,16 @@ _ORGANS = {
     "kidney_right": (Tissue.KIDNEY_RIGHT,),
     "pancreas": (Tissue.PANCREAS,),
     "bone": (Tissue.BONE, *range(Tissue.VERTEBRA_FIRST, Tissue.VERTEBRA_LAST + 1)),
+}
+# Lowest and highest z on the reference patient.
+_STRETCHES = {
+    "heart": (0.0, 125.0),
+    "ascending_aorta": (97.0, 146.0),
+    "descending_aorta": (0.0, 150.0),
+    "abdominal_aorta": (-182.0, -55.0),
+    "pulmonary_trunk": (90.0, 150.0),
+    "liver": (-135.0, 25.0),
+    "kidneys": (-162.0, -35.0),
 }
 
 
@@ -72,8 +83,11 @@ class Truth:
         the aorta ends at its bifurcation.
     lungs_whole
         Whether both lungs lie in the scan from apex to base.
+    covered
+        Whether the stretch that a measurement needs lies in the scan: ``heart``, ``ascending_aorta``,
+        ``descending_aorta``, ``abdominal_aorta``, ``pulmonary_trunk``, ``liver``, ``kidneys``.
     laa950_percent
-        Part of the lungs (both; vessels included, airways excluded) below −950 HU before noise.
+        Part of the lungs (both; vessels included, airways excluded) below −950 HU in the scan before noise.
     agatston_score
         Sum over plaques of slices × area × weight × spacing / 3 mm, where area counts the pixels whose centre lies in
         the plaque, the weight is 1/2/3/4 from 130/200/300/400 HU, and every pixel of a plaque has its peak density.
@@ -91,6 +105,7 @@ class Truth:
 
     volumes_ml: dict[str, float]
     lungs_whole: bool
+    covered: dict[str, bool]
     laa950_percent: float | None
     agatston_score: float
     calcium_volume_mm3: float
@@ -140,6 +155,9 @@ def tell_truth(options: PhantomOptions, canvas: Canvas, lesions: tuple[Lesion, .
     return Truth(
         volumes_ml=volumes,
         lungs_whole=low < -80.0 * frame.sz and high > 244.0 * frame.sz,
+        covered={
+            name: low <= first * frame.sz and last * frame.sz <= high for name, (first, last) in _STRETCHES.items()
+        },
         laa950_percent=_laa950(canvas, seen),
         agatston_score=round(sum(lesion.agatston_score for lesion in lesions), 6),
         calcium_volume_mm3=round(sum(lesion.volume_mm3 for lesion in lesions), 6),
@@ -184,7 +202,11 @@ def _laa950(canvas: Canvas, seen: slice) -> float | None:
     lung = int(np.count_nonzero(parenchyma)) + int(np.count_nonzero(vessels))
     if lung == 0:
         return None
-    below = int(np.count_nonzero(canvas.hu[seen][parenchyma] < -950.0))  # LAA-950
+    both = parenchyma | vessels
+    rows, columns = np.flatnonzero(both.any(axis=(0, 2))), np.flatnonzero(both.any(axis=(0, 1)))
+    box = slice(max(rows[0] - 3, 0), rows[-1] + 4), slice(max(columns[0] - 3, 0), columns[-1] + 4)
+    image = softened(canvas.hu[:, box[0], box[1]], canvas.grid, canvas.blur_mm)[seen]
+    below = int(np.count_nonzero((image < -950.0) & both[:, box[0], box[1]]))  # LAA-950
     return round(100.0 * below / lung, 4)
 
 

@@ -19,6 +19,7 @@ from appliance.phantom import PhantomOptions, WedgeFracture, random_options
         ({"gantry_tilt_degrees": 10.0, "oblique_degrees": 5.0}, "tilt"),
         ({"multi_frame": True, "missing_slice": 3}, "multi-frame"),
         ({"wedge_fracture": WedgeFracture("L9", 20.0)}, "vertebra"),
+        ({"circular_padding_hu": -2000}, "padding"),
         ({"patient_name": "张^三"}, "gb18030"),
     ],
 )

@@ -116,6 +116,7 @@ def test_slice_order(slab, tmp_path, read_series, order):
     assert np.allclose(np.diff(sorted(z)), 3.0)
 
 
+@pytest.mark.slow
 def test_order_does_not_change_a_slice(slab, tmp_path, read_series):
     by_place = []
     for order in ("ascending", "shuffled"):
@@ -193,6 +194,7 @@ def test_contrast_of_header_and_image_are_separate(slab, tmp_path, read_series):
     assert truth.hu["blood"] > 150.0
 
 
+@pytest.mark.slow
 def test_multi_frame_equals_single_frames(slab, tmp_path, read_series):
     options = replace(slab, slice_order="descending")
     write_series(options, tmp_path / "single")
