@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from appliance.anatomy.organ_map import OrganMap
     from appliance.config import Settings, WorkSettings
+    from appliance.dicom.headers import InstanceHeader
     from appliance.inference.engines import Engine
     from appliance.packs.pack import Pack
     from appliance.scan import Scan
@@ -36,7 +37,7 @@ def _ignore_stage(stage: str) -> None:
 
 
 def screen_series(
-    paths: Sequence[Path],
+    instances: Sequence[Path] | Sequence[InstanceHeader],
     *,
     settings: Settings,
     out_directory: Path | None = None,
@@ -47,8 +48,8 @@ def screen_series(
 
     Parameters
     ----------
-    paths
-        The series' instances, any order.
+    instances
+        The series' files, any order, or their headers where they have been read already.
     settings
         Effective configuration.
     out_directory
@@ -74,7 +75,7 @@ def screen_series(
 
     started = time.monotonic()
     on_stage("reading")
-    scan = build_scan(paths)
+    scan = build_scan(instances)
     decoded = time.monotonic()
 
     packs = _packs(settings.work.packs)

@@ -88,7 +88,7 @@ def _one_series(
                 spinner.update(prefix + stage)
 
         try:
-            report = screen_series(series.paths, settings=settings, out_directory=folder, on_stage=show)
+            report = screen_series(series.headers, settings=settings, out_directory=folder, on_stage=show)
         except InputRefusedError as error:
             return _refusal(error.reason, series)
     return report.to_json()
