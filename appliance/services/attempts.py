@@ -138,8 +138,8 @@ class Attempts:
                 self._child = ScreenerProcess(self._settings, screen_with=self._screen_with)
             return False
         if not child.ready:
-            child.messages(0.0)
-            if child.ready and self.unable == _DOES_NOT_START:
+            began = any(message["event"] == "ready" for message in child.messages(0.0))
+            if began and self.unable == _DOES_NOT_START:
                 self.unable, self._pause_s = None, _FIRST_PAUSE_S
         code = child.ended()
         if code is not None or (not child.ready and child.age_s > _START_WITHIN_S):
