@@ -187,6 +187,16 @@ def explain(scan: str, settings: Settings) -> None:
 
 
 @main.command()
+@click.argument("scan")
+@_with_settings
+def retry(scan: str, settings: Settings) -> None:
+    """Take up a failed or parked scan again, once what stopped it is mended."""
+    from appliance.commands.results import retry as retry_scan
+
+    sys.exit(retry_scan(settings, scan))
+
+
+@main.command()
 @_json_option
 @_with_settings
 def doctor(as_json: bool, settings: Settings) -> None:

@@ -70,6 +70,25 @@ def explain(settings: Settings, reference: str) -> int:
     return 0
 
 
+def retry(settings: Settings, reference: str) -> int:
+    """Give a failed or parked scan another chance.
+
+    Raises
+    ------
+    ConfigurationError
+        No scan is meant by the reference.
+    StoreError
+        The scan is neither failed nor parked.
+    """
+    from appliance.store.database import open_database
+
+    with open_database(settings.box.database, check=False) as store:
+        scan = _find(store, reference)[0]
+        store.scans.retry(scan.id)
+        print(f"Scan {scan.id} is taken up again.")  # noqa: T201
+    return 0
+
+
 def print_scan(store: Store, scan: ScanRow, console: Console) -> None:
     """Print one scan's report, or where it stands."""
     console.print(f"[bold]Scan {scan.id}[/], revision {scan.revision}, {scan.instances} images: {_where(scan)}")

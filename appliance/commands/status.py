@@ -31,6 +31,14 @@ _SENTENCES = {
     Problem.STORE_UNREADABLE: "the database cannot be read, or no scan service ever ran here",
 }
 
+# What the work service says of itself in its heartbeat.
+_WORK_SENTENCES = {
+    "screening_unable": "nothing can be screened: no usable pack or no space for results; see `appliance doctor`",
+    "screener_does_not_start": "the screening process does not start; see the work service's log",
+    "screener_too_large": "the screening process is too large before its first scan; raise work.memory_limit_mib",
+    "work_interrupted": "the work service was interrupted by an error and tries again; see its log",
+}
+
 
 def run(settings: Settings, *, as_json: bool) -> int:
     """Print the box's state.
@@ -41,15 +49,22 @@ def run(settings: Settings, *, as_json: bool) -> int:
         0 healthy, 1 degraded, 2 down.
     """
     from appliance.services.health import measure
+    from appliance.services.lifecycle import read_heartbeat
 
     health = measure(settings, packs=_packs(settings))
     scans = _last_scans(settings)
+    hindrance = (read_heartbeat(settings.box.state_directory, "work") or {}).get("problem")
+    condition = Condition.DEGRADED if hindrance and health.condition is Condition.HEALTHY else health.condition
     if as_json:
-        document = json.loads(health.model_dump_json()) | {"scans": scans}
+        document = json.loads(health.model_dump_json()) | {
+            "condition": condition.value,
+            "work_problem": hindrance,
+            "scans": scans,
+        }
         print(json.dumps(document, indent=1, ensure_ascii=False))  # noqa: T201
     else:
-        _print(health, scans)
-    return _EXIT[health.condition]
+        _print(health, condition, hindrance, scans)
+    return _EXIT[condition]
 
 
 def _packs(settings: Settings) -> tuple[Pack, ...]:
@@ -88,14 +103,16 @@ def _last_scans(settings: Settings) -> list[dict[str, Any]]:
         return []
 
 
-def _print(health: Health, scans: list[dict[str, Any]]) -> None:
+def _print(health: Health, condition: Condition, hindrance: str | None, scans: list[dict[str, Any]]) -> None:
     from rich.console import Console
 
     console = Console(highlight=False)
     style = {Condition.HEALTHY: "bold green", Condition.DEGRADED: "bold yellow", Condition.DOWN: "bold red"}
-    console.print(f"[{style[health.condition]}]{health.condition.value}[/], appliance {health.appliance_version}")
+    console.print(f"[{style[condition]}]{condition.value}[/], appliance {health.appliance_version}")
     for problem in health.problems:
         console.print(f"  {_SENTENCES[problem]} [dim]({problem.value})[/]")
+    if hindrance:
+        console.print(f"  {_WORK_SENTENCES.get(hindrance, hindrance)} [dim]({hindrance})[/]")
     services = ", ".join(
         f"{service.name.value} {service.state.value}"
         + (f" ({service.resident_mib:.0f} MiB)" if service.state is ServiceState.ALIVE and service.resident_mib else "")

@@ -1,0 +1,139 @@
+"""The commands that look at a running or stopped box, against a real database and real heartbeats."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from appliance.config import Settings
+from appliance.reasons import Reason, ReasonCode
+from appliance.services.lifecycle import Heartbeat
+from appliance.store.database import open_database
+from appliance.store.lifecycle import ScanState
+
+
+@pytest.fixture
+def box(tmp_path):
+    """A configuration file with its own state folder, and three scans: refused, failed, on its way."""
+    state = tmp_path / "state"
+    configuration = tmp_path / "appliance.toml"
+    configuration.write_text(
+        f'[box]\nstate_directory = "{state}"\n[receive]\ndisk_reserve_mib = 0\n[retention]\nsoft_free_mib = 0\n'
+    )
+    with open_database(Settings.model_validate({"box": {"state_directory": state}}).box.database) as store:
+        for number in range(3):
+            store.scans.create(
+                study_instance_uid=f"1.2.{number}",
+                series_instance_uid=f"1.2.{number}.3",
+                accession_number=f"A{number}",
+                modality="CT",
+                revision=1,
+                instances=40,
+                at=1_700_000_000.0,
+            )
+            store.scans.move(number + 1, ScanState.COMPLETE, cause="released+quiet")
+        gap = Reason(ReasonCode.MISSING_SLICE, "There is a gap of 5.0 mm after slice 12.")
+        store.scans.move(1, ScanState.REFUSED, cause="refused", reason=gap)
+        lost = Reason(ReasonCode.ATTEMPTS_EXHAUSTED, "Three attempts failed.")
+        store.scans.move(2, ScanState.FAILED, cause="failed", reason=lost)
+    return configuration, state
+
+
+def test_results_lists_the_last_scans(run, box):
+    ran = run("results", "--config", box[0])
+    assert ran.exit_code == 0
+    assert "refused" in ran.output
+    assert "gap" in ran.output
+
+
+@pytest.mark.parametrize("reference", ["1", "A0", "1.2.0", "1.2.0.3"])
+def test_a_scan_is_found_by_whatever_people_have(run, box, reference):
+    document = json.loads(run("results", reference, "--json", "--config", box[0]).output)
+    assert document["id"] == 1
+    assert document["refused"]["code"] == "missing_slice"
+
+
+def test_an_unknown_scan_is_wrong_use(run, box):
+    ran = run("results", "nobody", "--config", box[0])
+    assert ran.exit_code == 2
+    assert "no scan is known" in ran.errors
+
+
+def test_explain_says_why(run, box):
+    output = run("explain", "1", "--config", box[0]).output
+    assert "missing_slice" in output
+    assert "released+quiet" in output
+
+
+def test_retry_takes_a_failed_scan_up_again(run, box):
+    assert run("retry", "2", "--config", box[0]).exit_code == 0
+    assert json.loads(run("results", "2", "--json", "--config", box[0]).output)["state"] == "complete"
+
+
+def test_retry_of_a_refused_scan_is_told_to_be_impossible(run, box):
+    ran = run("retry", "1", "--config", box[0])
+    assert ran.exit_code == 4
+    assert "refused" in ran.errors
+
+
+def test_status_of_a_stopped_box_is_down(run, box):
+    ran = run("status", "--json", "--config", box[0])
+    status = json.loads(ran.output)
+    assert ran.exit_code == 2
+    assert {"receive_absent", "work_absent"} <= set(status["problems"])
+    assert [scan["state"] for scan in status["scans"]] == ["complete", "failed", "refused"]
+
+
+def test_status_of_a_running_box_is_healthy(run, box):
+    beats = [Heartbeat(box[1], name) for name in ("receive", "work", "deliver", "health")]
+    for beat in beats:
+        beat.beat(problem=None)
+    ran = run("status", "--config", box[0])
+    assert ran.exit_code == 0, ran.output
+    assert ran.output.startswith("healthy")
+    beats[1].beat(problem="screening_unable")
+    ran = run("status", "--config", box[0])
+    assert ran.exit_code == 1
+    assert "nothing can be screened" in ran.output
+
+
+def test_doctor_finds_what_is_missing_and_says_what_to_do(run, box):
+    ran = run("doctor", "--json", "--config", box[0])
+    checks = {check["name"]: check for check in json.loads(ran.output)}
+    assert ran.exit_code == 2
+    assert checks["senders"]["verdict"] == "problem"
+    assert "receive.peers" in checks["senders"]["fix"]
+    assert checks["service receive"]["verdict"] == "problem"
+    assert all(check["fix"] for check in checks.values() if check["verdict"] != "ok")
+
+
+def test_doctor_runs_the_packs_own_test(run, box):
+    checks = json.loads(run("doctor", "--json", "--config", box[0]).output)
+    (pack,) = (check for check in checks if check["name"].startswith("pack "))
+    assert pack["verdict"] == "ok", pack
+
+
+def test_a_wrong_configuration_names_key_value_and_what_is_allowed(run, tmp_path):
+    wrong = tmp_path / "wrong.toml"
+    wrong.write_text("[receive]\nport = 99999\nprot = 1\n")
+    ran = run("config", "check", wrong)
+    assert ran.exit_code == 2
+    assert "receive.port = 99999" in ran.errors
+    assert "65535" in ran.errors
+    assert "receive.prot: there is no such key" in ran.errors
+
+
+def test_config_show_tells_where_a_value_comes_from(run, box):
+    output = run("config", "show", "--config", box[0]).output
+    assert "state_directory" in output
+
+
+def test_packs_list_show_verify(run):
+    assert "trunk" in run("packs", "list").output
+    shown = run("packs", "show", "trunk").output
+    assert "not for:" in shown
+    assert "sha256:" in shown
+    assert run("packs", "show", "nothing").exit_code == 2
+    verified = run("packs", "verify")
+    assert verified.exit_code == 0, verified.output
