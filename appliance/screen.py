@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from appliance.anatomy.organ_map import OrganMap
     from appliance.config import Settings, WorkSettings
-    from appliance.dicom.headers import InstanceHeader
+    from appliance.dicom.image.headers import InstanceHeader
     from appliance.inference.engines import Engine
     from appliance.packs.pack import Pack
     from appliance.scan import Scan
@@ -70,7 +70,7 @@ def screen_series(
     from appliance.anatomy.coverage import regions
     from appliance.anatomy.mapper import map_with
     from appliance.anatomy.plausibility import implausible
-    from appliance.dicom.volume import build_scan
+    from appliance.dicom.image.volume import build_scan
     from appliance.screenings.guards import judge
 
     started = time.monotonic()

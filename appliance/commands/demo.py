@@ -95,7 +95,7 @@ def configuration(state_directory: Path) -> str:
 
 def _material(paths: Sequence[Path], folder: Path, console: Console) -> tuple[list[Path], dict[str, Any] | None]:
     if paths:
-        from appliance.dicom.files import read_inputs
+        from appliance.dicom.image.files import read_inputs
 
         inputs = read_inputs(paths, folder / "input")
         return [path for series in inputs.series for path in series.paths], None
@@ -131,7 +131,7 @@ def _send_and_show(
     files: list[Path], truth: dict[str, Any] | None, settings_path: Path, folder: Path, console: Console
 ) -> int:
     from appliance.config import load
-    from appliance.dicom.sender import send
+    from appliance.dicom.network.sender import send
     from appliance.store.database import open_database
 
     settings = load(settings_path)

@@ -168,7 +168,7 @@ def _services(settings: Settings) -> Iterator[Check]:
 
 
 def _dicom_port(settings: Settings) -> Iterator[Check]:
-    from appliance.dicom.sender import echo
+    from appliance.dicom.network.sender import echo
     from appliance.services.lifecycle import read_heartbeat
 
     beat = read_heartbeat(settings.box.state_directory, "receive")

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from appliance.config import Settings
-    from appliance.dicom.files import SeriesFiles
+    from appliance.dicom.image.files import SeriesFiles
     from appliance.reasons import Reason
 
 EXIT_DONE = 0
@@ -47,7 +47,7 @@ def run(paths: Sequence[Path], *, settings: Settings, out: Path | None, as_json:
     """
     from rich.console import Console
 
-    from appliance.dicom.files import read_inputs
+    from appliance.dicom.image.files import read_inputs
     from appliance.logs import configure
 
     configure("warning", "text")

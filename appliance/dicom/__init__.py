@@ -1,1 +1,1 @@
-"""The wire and the file: receiver, sender, series assembly, volume building."""
+"""The wire and the file; between them the spool, and the assembly of what it holds into series."""

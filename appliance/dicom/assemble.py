@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from appliance.dicom.headers import UnreadableFileError, read_header
+from appliance.dicom.image.headers import UnreadableFileError, read_header
 from appliance.dicom.spool import CloseReason, Room, read_association
 from appliance.reasons import Reason, ReasonCode
 from appliance.store.instances import InstanceIdentity, SpooledInstance

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from appliance.dicom.receiver import Receiver
+from appliance.dicom.network.receiver import Receiver
 from appliance.services import systemd
 from appliance.services.lifecycle import Heartbeat
 

@@ -31,7 +31,13 @@ if TYPE_CHECKING:
 SCREEN_SERIES = "appliance.screen:screen_series"
 
 # Loaded before the first scan comes; what fails here is the fault of the box and of no scan.
-_LOADED_EARLY = ("appliance.anatomy.mapper", "appliance.dicom.volume", "scipy.ndimage", "PIL.ImageDraw", "nibabel")
+_LOADED_EARLY = (
+    "appliance.anatomy.mapper",
+    "appliance.dicom.image.volume",
+    "scipy.ndimage",
+    "PIL.ImageDraw",
+    "nibabel",
+)
 _USUAL_ENGINE = "openvino"  # where it cannot be loaded, the other one is used
 
 _NICENESS = 5  # receiving comes first

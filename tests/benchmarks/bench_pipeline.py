@@ -53,14 +53,14 @@ def tree_peak_mib(process: psutil.Process, peaks: dict[str, float]) -> None:
 def main() -> None:
     from appliance.commands.demo import configuration
     from appliance.config import load
-    from appliance.dicom.sender import send
+    from appliance.dicom.network.sender import send
     from appliance.store.database import open_database
     from appliance.store.lifecycle import TERMINAL
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         if len(sys.argv) > 1:
-            from appliance.dicom.files import read_inputs
+            from appliance.dicom.image.files import read_inputs
 
             inputs = read_inputs([Path(argument) for argument in sys.argv[1:]], folder / "input")
             files = [path for series in inputs.series for path in series.paths]

@@ -80,8 +80,8 @@ def test_links_within_the_manual_lead_somewhere():
 
 
 def test_every_transfer_syntax_and_status_is_in_the_manual():
-    from appliance.dicom import negotiation, storage_service
-    from appliance.dicom.transfer_syntaxes import RECEIVED_TRANSFER_SYNTAXES
+    from appliance.dicom.network import negotiation, storage_service
+    from appliance.dicom.network.transfer_syntaxes import RECEIVED_TRANSFER_SYNTAXES
 
     text = page("dicom.md")
     for uid, name in RECEIVED_TRANSFER_SYNTAXES.items():

@@ -15,7 +15,7 @@ from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian, generate_ui
 from pynetdicom import AE
 
 from appliance.config import ReceiveSettings
-from appliance.dicom.receiver import Receiver
+from appliance.dicom.network.receiver import Receiver
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

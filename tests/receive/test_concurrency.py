@@ -6,7 +6,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-from appliance.dicom.sender import SendReport, send
+from appliance.dicom.network.sender import SendReport, send
 from appliance.dicom.spool import CloseReason, list_associations
 from tests.receive.conftest import CALLED, SENDER, data_set_bytes, eventually, make_series
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from appliance.dicom.receiver import Receiver
+    from appliance.dicom.network.receiver import Receiver
 
 
 def deliver(receiver: Receiver, paths: list[Path], on_progress: Callable[[int, int], None] | None = None) -> SendReport:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from appliance.dicom.receiver import Receiver
+    from appliance.dicom.network.receiver import Receiver
 
 MIB = 1 << 20
 
@@ -151,7 +151,7 @@ def test_a_defect_fails_one_instance_only(receiver: Receiver, tmp_path: Path, mo
 
     association = associate(receiver)
     with monkeypatch.context() as patched:
-        patched.setattr("appliance.dicom.intake.glance", defect)
+        patched.setattr("appliance.dicom.network.intake.glance", defect)
         answer = association.send_c_store(dcmread(make_instance(tmp_path / "one.dcm")))
     assert (answer.Status, answer.ErrorComment) == (0x0110, "The receiver failed; its log tells why")
     assert association.send_c_store(dcmread(make_instance(tmp_path / "two.dcm"))).Status == 0

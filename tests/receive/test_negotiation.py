@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from pynetdicom.association import Association
 
-    from appliance.dicom.receiver import Receiver
+    from appliance.dicom.network.receiver import Receiver
 
 GIB = 1 << 30
 

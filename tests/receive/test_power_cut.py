@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from appliance.dicom.sender import send
+from appliance.dicom.network.sender import send
 from appliance.dicom.spool import CloseReason, Spool, list_associations
 from tests.receive.conftest import CALLED, SENDER, data_set_bytes, eventually, make_series
 

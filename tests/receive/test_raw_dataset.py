@@ -13,8 +13,8 @@ from pydicom.dataset import Dataset
 from pydicom.uid import CTImageStorage
 from pynetdicom.dsutils import encode
 
-from appliance.dicom.raw_dataset import MalformedDatasetError, SopClassMismatchError, file_header, glance
-from appliance.dicom.transfer_syntaxes import RECEIVED_TRANSFER_SYNTAXES
+from appliance.dicom.network.raw_dataset import MalformedDatasetError, SopClassMismatchError, file_header, glance
+from appliance.dicom.network.transfer_syntaxes import RECEIVED_TRANSFER_SYNTAXES
 from tests.receive.conftest import data_set_bytes, make_instance
 
 if TYPE_CHECKING:

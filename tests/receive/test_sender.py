@@ -11,14 +11,14 @@ import pytest
 from pydicom import dcmread
 from pydicom.uid import CTImageStorage, JPEGLSLossless, MRImageStorage
 
-from appliance.dicom.sender import SendReport, echo, send
+from appliance.dicom.network.sender import SendReport, echo, send
 from tests.receive.conftest import CALLED, SENDER, data_set_bytes, eventually, make_instance, make_series
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from appliance.dicom.receiver import Receiver
+    from appliance.dicom.network.receiver import Receiver
 
 
 def deliver(paths: list[Path], port: int, called: str = CALLED, calling: str = SENDER) -> SendReport:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from appliance.config import Settings
-from appliance.dicom.sender import send
+from appliance.dicom.network.sender import send
 from appliance.dicom.spool import list_associations
 from appliance.services import lifecycle, receive, systemd
 from tests.receive.conftest import CALLED, PEER, SENDER, eventually, make_series
@@ -95,7 +95,7 @@ def test_watchdog_starves_when_the_port_does_not_answer(
     tmp_path: Path, manager: socket.socket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WATCHDOG_USEC", "200000")
-    monkeypatch.setattr("appliance.dicom.receiver.Receiver.check_self", lambda _: False)
+    monkeypatch.setattr("appliance.dicom.network.receiver.Receiver.check_self", lambda _: False)
     stop = threading.Event()
     thread = threading.Thread(target=receive.run, args=(settings(tmp_path / "state"), stop))
     thread.start()

@@ -26,7 +26,7 @@ from pydicom.uid import (
 from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.dimse_primitives import C_STORE
 
-from appliance.dicom.sender import send
+from appliance.dicom.network.sender import send
 from appliance.dicom.spool import CloseReason, list_associations, list_set_aside
 from tests.receive.conftest import (
     CALLED,
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
     from pynetdicom.association import Association
 
-    from appliance.dicom.receiver import Receiver
+    from appliance.dicom.network.receiver import Receiver
 
 SIEMENS_CSA_NON_IMAGE = "1.3.12.2.1107.5.9.1"
 NEWER_THAN_THIS_SOFTWARE = "1.2.840.10008.5.1.4.1.1.999.1"

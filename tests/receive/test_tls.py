@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from appliance.config import TlsSettings
-from appliance.dicom.sender import echo, send
+from appliance.dicom.network.sender import echo, send
 from appliance.dicom.spool import list_associations
 from appliance.errors import ConfigurationError
 from tests.receive.conftest import CALLED, SENDER, data_set_bytes, make_series
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from appliance.dicom.receiver import Receiver
+    from appliance.dicom.network.receiver import Receiver
 
 pytestmark = pytest.mark.skipif(not shutil.which("openssl"), reason="openssl makes the certificates")
 

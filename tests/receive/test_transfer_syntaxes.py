@@ -12,13 +12,13 @@ import pytest
 from pydicom import dcmread
 from pydicom.uid import UID, CTImageStorage
 
-from appliance.dicom.sender import send
+from appliance.dicom.network.sender import send
+from appliance.dicom.network.transfer_syntaxes import RECEIVED_TRANSFER_SYNTAXES
 from appliance.dicom.spool import list_associations
-from appliance.dicom.transfer_syntaxes import RECEIVED_TRANSFER_SYNTAXES
 from tests.receive.conftest import CALLED, SENDER, associate, data_set_bytes, eventually, make_instance
 
 if TYPE_CHECKING:
-    from appliance.dicom.receiver import Receiver
+    from appliance.dicom.network.receiver import Receiver
 
 CODECS = Path(__file__).parents[2].parent / "shared" / "data" / "codecs"
 

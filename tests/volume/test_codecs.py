@@ -14,11 +14,11 @@ from pydicom import dcmread
 from pydicom.encaps import encapsulate, generate_frames
 from pydicom.uid import JPEGLSLossless, RLELossless, generate_uid
 
-from appliance.dicom.codec_process import CodecError, CodecProcess
-from appliance.dicom.codecs import FrameFormat
-from appliance.dicom.headers import read_header
-from appliance.dicom.pixels import PixelDataError, read_stored_values
-from appliance.dicom.volume import build_scan
+from appliance.dicom.image.codec_process import CodecError, CodecProcess
+from appliance.dicom.image.codecs import FrameFormat
+from appliance.dicom.image.headers import read_header
+from appliance.dicom.image.pixels import PixelDataError, read_stored_values
+from appliance.dicom.image.volume import build_scan
 from appliance.errors import InputRefusedError
 
 

@@ -6,8 +6,8 @@ import pytest
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
-from appliance.dicom.contrast import from_descriptions, read_contrast_tag
-from appliance.dicom.elements import Elements
+from appliance.dicom.image.contrast import from_descriptions, read_contrast_tag
+from appliance.dicom.image.elements import Elements
 
 
 def tag_of(**elements):

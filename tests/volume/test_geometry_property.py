@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from appliance.dicom.volume import BuildLimits, build_scan
+from appliance.dicom.image.volume import BuildLimits, build_scan
 
 ANY_ORIENTATION = BuildLimits(maximum_angle_to_axial_degrees=90.0)
 

@@ -16,8 +16,8 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
 )
 
-from appliance.dicom.headers import UnreadableFileError, read_header
-from appliance.dicom.volume import build_scan
+from appliance.dicom.image.headers import UnreadableFileError, read_header
+from appliance.dicom.image.volume import build_scan
 
 
 def reason_for(path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from appliance.dicom.volume import build_scan
+from appliance.dicom.image.volume import build_scan
 
 
 def built(series, folder, change):

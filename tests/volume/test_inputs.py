@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from appliance.dicom.archive import ArchiveLimits
-from appliance.dicom.files import read_inputs
+from appliance.dicom.image.archive import ArchiveLimits
+from appliance.dicom.image.files import read_inputs
 from appliance.errors import InputRefusedError
 
 
@@ -112,7 +112,7 @@ def test_no_permission_is_named_and_does_not_stop_the_rest(series, tmp_path, wor
     shutil.copy(paths[0], closed)
     closed.chmod(0)
     program = (
-        "import sys; from pathlib import Path; from appliance.dicom.files import read_inputs\n"
+        "import sys; from pathlib import Path; from appliance.dicom.image.files import read_inputs\n"
         "i = read_inputs([Path(sys.argv[1])], Path(sys.argv[2]))\n"
         "print(len(i.series[0].headers), [(p.name, r.code.value) for p, r in i.rejected])"
     )

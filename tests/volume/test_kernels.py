@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from appliance.dicom.kernels import RULES, kernel_family
+from appliance.dicom.image.kernels import RULES, kernel_family
 
 
 @pytest.mark.parametrize(

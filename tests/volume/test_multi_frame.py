@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from appliance.dicom.headers import read_header
-from appliance.dicom.volume import build_scan
+from appliance.dicom.image.headers import read_header
+from appliance.dicom.image.volume import build_scan
 from appliance.errors import InputRefusedError
 
 LEGACY_CONVERTED = "1.2.840.10008.5.1.4.1.1.2.2"

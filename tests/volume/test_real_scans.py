@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from appliance.dicom.files import read_inputs
-from appliance.dicom.volume import build_scan
+from appliance.dicom.image.files import read_inputs
+from appliance.dicom.image.volume import build_scan
 from appliance.errors import InputRefusedError
 
 pytestmark = pytest.mark.slow

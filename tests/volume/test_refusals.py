@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from pydicom.uid import generate_uid
 
-from appliance.dicom.volume import BuildLimits, build_scan
+from appliance.dicom.image.volume import BuildLimits, build_scan
 from appliance.errors import InputRefusedError
 
 

@@ -11,7 +11,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from appliance.dicom.headers import read_header
+from appliance.dicom.image.headers import read_header
 from appliance.errors import InputRefusedError, PackError
 from appliance.reasons import Reason, ReasonCode
 from tests.store.samples import report

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from appliance.dicom.sender import send
+from appliance.dicom.network.sender import send
 from appliance.services.lifecycle import read_heartbeat
 from appliance.store.database import open_database
 from appliance.store.lifecycle import TERMINAL, ScanState

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from appliance.dicom.refusals import refuse
+from appliance.dicom.image.refusals import refuse
 from appliance.reasons import ReasonCode
 
 if TYPE_CHECKING:

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from appliance.dicom.codec_process import CodecProcesses
-from appliance.dicom.eligibility import select_axial_frames
-from appliance.dicom.geometry import (
+from appliance.dicom.image.codec_process import CodecProcesses
+from appliance.dicom.image.eligibility import select_axial_frames
+from appliance.dicom.image.geometry import (
     SAME_PLACE_MM,
     Grid,
     check_spacing,
@@ -23,11 +23,11 @@ from appliance.dicom.geometry import (
     make_grid,
     place_slice,
 )
-from appliance.dicom.headers import InstanceHeader, UnreadableFileError, read_header
-from appliance.dicom.hounsfield import AIR_HU, to_hounsfield
-from appliance.dicom.kernels import kernel_family
-from appliance.dicom.pixels import PixelDataError, check_complete, read_stored_values
-from appliance.dicom.refusals import refuse
+from appliance.dicom.image.headers import InstanceHeader, UnreadableFileError, read_header
+from appliance.dicom.image.hounsfield import AIR_HU, to_hounsfield
+from appliance.dicom.image.kernels import kernel_family
+from appliance.dicom.image.pixels import PixelDataError, check_complete, read_stored_values
+from appliance.dicom.image.refusals import refuse
 from appliance.errors import InputRefusedError
 from appliance.reasons import ReasonCode
 from appliance.scan import Acquisition, ContrastTag, Scan, SourceFrame, Volume
@@ -37,10 +37,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from appliance.dicom.codec_process import CodecProcess
-    from appliance.dicom.eligibility import Frame
-    from appliance.dicom.functional_groups import FrameHeader
-    from appliance.dicom.geometry import Axes
+    from appliance.dicom.image.codec_process import CodecProcess
+    from appliance.dicom.image.eligibility import Frame
+    from appliance.dicom.image.functional_groups import FrameHeader
+    from appliance.dicom.image.geometry import Axes
 
 _DARKEST_TISSUE_HU = -20
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pynetdicom.presentation import build_context
 
-from appliance.dicom.transfer_syntaxes import (
+from appliance.dicom.network.transfer_syntaxes import (
     EXPLICIT_VR_LITTLE_ENDIAN,
     IMPLICIT_VR_LITTLE_ENDIAN,
     RECEIVED_TRANSFER_SYNTAXES,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from appliance.dicom.refusals import refuse
+from appliance.dicom.image.refusals import refuse
 from appliance.reasons import ReasonCode
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from appliance.dicom.functional_groups import FrameHeader
+    from appliance.dicom.image.functional_groups import FrameHeader
 
 SAME_PLACE_MM = 0.02
 """Two slices nearer than this lie at the same place; no scanner reconstructs at a finer step."""

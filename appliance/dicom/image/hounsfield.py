@@ -9,8 +9,8 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from appliance.dicom.functional_groups import FrameHeader
-    from appliance.dicom.headers import InstanceHeader
+    from appliance.dicom.image.functional_groups import FrameHeader
+    from appliance.dicom.image.headers import InstanceHeader
 
 AIR_HU = -1024
 """Lowest value of a volume: what lies outside the field of view is air (or below it, on scanners that pad)."""

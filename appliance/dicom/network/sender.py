@@ -14,8 +14,8 @@ from pynetdicom import _config
 from pynetdicom.presentation import build_context
 from pynetdicom.status import code_to_category
 
-from appliance.dicom.link import Failure, application_entity, associate, node_name
-from appliance.dicom.transfer_syntaxes import (
+from appliance.dicom.network.link import Failure, application_entity, associate, node_name
+from appliance.dicom.network.transfer_syntaxes import (
     EXPLICIT_VR_LITTLE_ENDIAN,
     IMPLICIT_VR_LITTLE_ENDIAN,
     VERIFICATION,
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pynetdicom.association import Association
     from pynetdicom.presentation import PresentationContext
 
-    from appliance.dicom.tls import TlsFiles
+    from appliance.dicom.network.tls import TlsFiles
 
 # A-ASSOCIATE-RQ holds at most 128 contexts (PS3.8 Section 9.3.2.2); a compressed class takes one, others three.
 _MOST_CONTEXTS = 126

@@ -10,7 +10,7 @@ from appliance.scan import ContrastTag
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from appliance.dicom.elements import Elements
+    from appliance.dicom.image.elements import Elements
 
 _AGENT = 0x00180010
 _AGENT_SEQUENCE = 0x00180012

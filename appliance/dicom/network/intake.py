@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from appliance.dicom.raw_dataset import MalformedDatasetError, SopClassMismatchError, file_header, glance
-from appliance.dicom.spool import AssociationFolder, CloseReason, Opened, Room, Spool, new_association_name
-from appliance.dicom.storage_service import (
+from appliance.dicom.network.raw_dataset import MalformedDatasetError, SopClassMismatchError, file_header, glance
+from appliance.dicom.network.storage_service import (
     CANNOT_UNDERSTAND,
     DATA_SET_DOES_NOT_MATCH_SOP_CLASS,
     OUT_OF_RESOURCES,
@@ -23,7 +22,8 @@ from appliance.dicom.storage_service import (
     StoreAnswer,
     StoreRequest,
 )
-from appliance.dicom.transfer_syntaxes import is_ct_class
+from appliance.dicom.network.transfer_syntaxes import is_ct_class
+from appliance.dicom.spool import AssociationFolder, CloseReason, Opened, Room, Spool, new_association_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable

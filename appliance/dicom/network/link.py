@@ -15,7 +15,7 @@ from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.transport import AssociationSocket
 
 from appliance.dicom.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
-from appliance.dicom.tls import TlsFiles, client_context
+from appliance.dicom.network.tls import TlsFiles, client_context
 
 if TYPE_CHECKING:
     from pynetdicom.association import Association

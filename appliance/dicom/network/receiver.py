@@ -16,10 +16,10 @@ from pydicom.uid import UID
 from pynetdicom import AE, evt
 from pynetdicom.presentation import build_context
 
-from appliance.dicom.access import AllowList
 from appliance.dicom.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
-from appliance.dicom.intake import Intake, Limits, Tally
-from appliance.dicom.negotiation import (
+from appliance.dicom.network.access import AllowList
+from appliance.dicom.network.intake import Intake, Limits, Tally
+from appliance.dicom.network.negotiation import (
     CALLED_NOT_RECOGNISED,
     CALLING_NOT_RECOGNISED,
     LOCAL_LIMIT_EXCEEDED,
@@ -29,14 +29,14 @@ from appliance.dicom.negotiation import (
     Rejection,
     contexts_for,
 )
-from appliance.dicom.sender import echo
-from appliance.dicom.spool import CloseReason, Spool, SpoolError
-from appliance.dicom.storage_service import Dimse
-from appliance.dicom.tls import server_context
-from appliance.dicom.transfer_syntaxes import (
+from appliance.dicom.network.sender import echo
+from appliance.dicom.network.storage_service import Dimse
+from appliance.dicom.network.tls import server_context
+from appliance.dicom.network.transfer_syntaxes import (
     VERIFICATION,
 )
-from appliance.dicom.wire import Connection, Server, Socket
+from appliance.dicom.network.wire import Connection, Server, Socket
+from appliance.dicom.spool import CloseReason, Spool, SpoolError
 from appliance.durable import free_bytes
 
 if TYPE_CHECKING:

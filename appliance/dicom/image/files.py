@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from appliance.dicom.archive import ArchiveLimits, extract_zip
-from appliance.dicom.headers import MEDIA_STORAGE_DIRECTORY, InstanceHeader, UnreadableFileError, read_header
-from appliance.dicom.refusals import refuse
+from appliance.dicom.image.archive import ArchiveLimits, extract_zip
+from appliance.dicom.image.headers import MEDIA_STORAGE_DIRECTORY, InstanceHeader, UnreadableFileError, read_header
+from appliance.dicom.image.refusals import refuse
 from appliance.errors import InputRefusedError
 from appliance.reasons import Reason, ReasonCode
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from appliance.dicom.codecs import ANSWER, LENGTHS, OK, FrameFormat
+from appliance.dicom.image.codecs import ANSWER, LENGTHS, OK, FrameFormat
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -80,7 +80,7 @@ class CodecProcess:
         package_root = str(Path(__file__).resolve().parents[2])
         search_path = os.pathsep.join(filter(None, (package_root, os.environ.get("PYTHONPATH", ""))))
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "appliance.dicom.codecs"],
+            [sys.executable, "-m", "appliance.dicom.image.codecs"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,  # codecs print what damages them; the refusal says it in our words

@@ -8,9 +8,9 @@ import zlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from appliance.dicom.contrast import read_contrast_tag
-from appliance.dicom.elements import Elements
-from appliance.dicom.functional_groups import FrameHeader, read_frames
+from appliance.dicom.image.contrast import read_contrast_tag
+from appliance.dicom.image.elements import Elements
+from appliance.dicom.image.functional_groups import FrameHeader, read_frames
 from appliance.errors import ApplianceError
 from appliance.reasons import Reason, ReasonCode
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from appliance.dicom.elements import Elements
+    from appliance.dicom.image.elements import Elements
 
 _SHARED_GROUPS = 0x52009229
 _PER_FRAME_GROUPS = 0x52009230

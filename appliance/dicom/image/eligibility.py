@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from appliance.dicom.refusals import refuse
+from appliance.dicom.image.refusals import refuse
 from appliance.reasons import ReasonCode
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from appliance.dicom.functional_groups import FrameHeader
-    from appliance.dicom.headers import InstanceHeader
+    from appliance.dicom.image.functional_groups import FrameHeader
+    from appliance.dicom.image.headers import InstanceHeader
 
 Frame = tuple["InstanceHeader", int]
 """An instance and the zero-based index of one of its frames."""

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from appliance.dicom.codec_process import CodecError
-from appliance.dicom.codecs import COMPRESSED_SYNTAXES, RLE_LOSSLESS, FrameFormat
-from appliance.dicom.codestream import ends_whole, image_size
-from appliance.dicom.headers import (
+from appliance.dicom.image.codec_process import CodecError
+from appliance.dicom.image.codecs import COMPRESSED_SYNTAXES, RLE_LOSSLESS, FrameFormat
+from appliance.dicom.image.codestream import ends_whole, image_size
+from appliance.dicom.image.headers import (
     DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN,
     EXPLICIT_VR_BIG_ENDIAN,
     EXPLICIT_VR_LITTLE_ENDIAN,
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from appliance.dicom.codec_process import CodecProcess
-    from appliance.dicom.headers import InstanceHeader
+    from appliance.dicom.image.codec_process import CodecProcess
+    from appliance.dicom.image.headers import InstanceHeader
 
 _NATIVE = {
     IMPLICIT_VR_LITTLE_ENDIAN,
