@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-NAMES = ("body", "lung_left", "lung_right", "airways", "bone")
+NAMES = ("body", "lung_left", "lung_right", "airways", "bone", "whole_body")
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:
@@ -89,6 +89,8 @@ def write_card(
             rows += [[scan, p, *(by_precision[p].get(n) for n in NAMES)] for p in precisions]
         lines += _table(["scan", "precision", *NAMES], rows)
         lines += [
+            "`body` is what of the patient is none of the other structures; `whole_body` is all of them together.",
+            "",
             "INT8 ships only while no structure loses more than the limit in `package.py` against single precision.",
             "",
         ]

@@ -40,6 +40,13 @@ def dice(found: np.ndarray, truth: np.ndarray, value: int) -> float | None:
     return round(2 * np.count_nonzero(a & b) / (np.count_nonzero(a) + np.count_nonzero(b)), 4)
 
 
+def whole_body(found: np.ndarray, truth: np.ndarray) -> float:
+    """Dice of everything that belongs to the patient, whatever it is called."""
+    known = truth != IGNORE
+    a, b = (found > 0) & known, (truth > 0) & known
+    return round(2 * np.count_nonzero(a & b) / (np.count_nonzero(a) + np.count_nonzero(b)), 4)
+
+
 def machine() -> str:
     """Name the processor, for the tables."""
     for line in Path("/proc/cpuinfo").read_text().splitlines():
@@ -65,11 +72,11 @@ def evaluate(pack: Pack, data: Path, labels: Path) -> dict[str, object]:
             seconds.setdefault(precision, []).append(time.perf_counter() - begun)
             scans.setdefault(scan.name, {})[precision] = {
                 name: dice(found, truth, value) for name, value in pack.structures.items()
-            }
+            } | {"whole_body": whole_body(found, truth)}
     mean = {
         precision: {
             name: round(float(np.mean(values)), 4)
-            for name in pack.structures
+            for name in (*pack.structures, "whole_body")
             if (values := [scan[precision][name] for scan in scans.values() if scan[precision][name] is not None])
         }
         for precision in seconds

@@ -92,7 +92,7 @@ def write_manifest(pack: Path, precisions: dict[str, str], evaluation: dict | No
         "",
         "[provenance]",
         'recipe = "models/recipes/trunk"',
-        'labels = "rules over Hounsfield units, looked at by one person; not expert labels"',
+        'labels = "rules over Hounsfield units, every overlay looked at while they were written; not expert labels"',
         f"date = {_quoted(dt.datetime.now(dt.UTC).date().isoformat())}",
         "trained_on = [",
         *(f"  {_quoted(text)}," for text in TRAINED_ON),
