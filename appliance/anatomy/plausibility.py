@@ -117,7 +117,9 @@ def _why(organs: OrganMap, name: str) -> str:
     if sentence:
         return sentence
     share = _largest_share(organs.labels > 0 if name == "body" else mask)
-    least = CONNECTED_SHARE.get(name, 0.0)
+    # The bases of a lung that the scan cuts come apart into the recesses around the diaphragm.
+    cut = name.startswith("lung_") and bool(cut_off(organs, name) & {"top", "bottom"})
+    least = 0.0 if cut else CONNECTED_SHARE.get(name, 0.0)
     if share < least:
         return f"The {spoken} is in pieces: its largest part holds {share:.0%} of it, at least {least:.0%} is expected."
     if name.startswith("lung_"):

@@ -12,8 +12,11 @@ if TYPE_CHECKING:
     Labels = NDArray[np.uint8]
     Mask = NDArray[np.bool_]
 
-#: A part of a lung smaller than this share of the lung is a mistake of the network.
+#: A part of a lung smaller than this share of its largest part is a mistake of the network…
 _LUNG_SHARE = 0.02
+#: …and so is a larger one far above or below the largest part, such as gas in the rectum.
+_LUNG_FAR_SHARE = 0.3
+_LUNG_FAR_LEVELS = 10
 #: The same for the airways; a bronchus may be cut off from the trachea by a narrow place.
 _AIRWAY_SHARE = 0.05
 #: Bone comes in many parts; specks below this are dropped, mL.
@@ -23,8 +26,8 @@ _BONE_ML = 0.15
 def tidy(labels: Labels, values: dict[str, int], voxel_ml: float) -> None:
     """Tidy labels in place.
 
-    The patient is one connected body, filled in every slice; each lung is its large parts only, where a small part that
-    touches the other lung joins it and any other becomes body; enclosed holes of a lung (vessels, nodules) belong to
+    The patient is one connected body, filled in every slice; each lung is its large parts only and what lies near
+    them in height, where a small part that touches the other lung joins it and any other becomes body; enclosed holes of a lung (vessels, nodules) belong to
     it; small islands of airway and specks of bone become body.
 
     Parameters
@@ -43,7 +46,7 @@ def tidy(labels: Labels, values: dict[str, int], voxel_ml: float) -> None:
     lungs = [values[name] for name in ("lung_left", "lung_right") if name in values]
     for value in lungs:
         others = [other for other in lungs if other != value]
-        _large_parts(labels, value, _LUNG_SHARE, others, body)
+        _large_parts(labels, value, _LUNG_SHARE, others, body, far_share=_LUNG_FAR_SHARE)
     for value in lungs:
         _fill_holes(labels, value, body)
     if "airways" in values:
@@ -77,7 +80,9 @@ def _one_body(labels: Labels, body: int) -> None:
         labels[level][holes] = body
 
 
-def _large_parts(labels: Labels, value: int, share: float, neighbours: list[int], body: int) -> None:
+def _large_parts(
+    labels: Labels, value: int, share: float, neighbours: list[int], body: int, far_share: float = 0.0
+) -> None:
     from scipy import ndimage
 
     box = _box(labels == value)
@@ -87,9 +92,11 @@ def _large_parts(labels: Labels, value: int, share: float, neighbours: list[int]
     parts, count = ndimage.label(view == value)
     sizes = np.bincount(parts.ravel(), minlength=count + 1)
     sizes[0] = 0
-    limit = share * sizes.max()
-    for index, inner in enumerate(ndimage.find_objects(parts), start=1):
-        if sizes[index] >= limit:
+    boxes = ndimage.find_objects(parts)
+    main = boxes[int(sizes.argmax()) - 1][0]
+    for index, inner in enumerate(boxes, start=1):
+        gap = max(main.start - inner[0].stop, inner[0].start - main.stop)
+        if sizes[index] >= (far_share if gap > _LUNG_FAR_LEVELS else share) * sizes.max():
             continue
         around = tuple(slice(max(0, s.start - 1), s.stop + 1) for s in inner)
         part = parts[around] == index

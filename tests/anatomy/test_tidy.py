@@ -28,6 +28,18 @@ def test_a_speck_of_lung_in_the_abdomen_becomes_body(drawn):
     assert (clean(drawn)[8:11, 40:43, 40:43] == 1).all()
 
 
+def test_gas_far_below_the_lungs_becomes_body(drawn):
+    drawn.labels[2:14, 34:46, 66:78] = 2
+    assert (clean(drawn)[2:14, 34:46, 66:78] == 1).all()
+
+
+def test_a_part_of_a_lung_beside_it_stays(drawn):
+    drawn.labels[56:59][drawn.labels[56:59] == 2] = 1
+    before = np.count_nonzero(drawn.labels[:56] == 2)
+    assert before > 0.02 * np.count_nonzero(drawn.labels == 2)
+    assert np.count_nonzero(clean(drawn)[:56] == 2) == before
+
+
 def test_a_vessel_inside_a_lung_is_filled(drawn):
     drawn.labels[68:72, 40, 34] = 1
     assert (clean(drawn)[68:72, 40, 34] == 3).all()

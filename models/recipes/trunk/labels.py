@@ -172,7 +172,7 @@ def lung_masks(
     components, count = ndimage.label(core)
     sizes = np.bincount(components.ravel(), minlength=count + 1) * voxel_ml
     sizes[0] = 0
-    touches_end = set(np.unique(components[[0, 1, -2, -1]]).tolist())
+    bottom, top = (set(np.unique(components[ends]).tolist()) for ends in (slice(2), slice(-2, None)))
     verdict = np.zeros(count + 1, np.uint8)
     for index, box in enumerate(ndimage.find_objects(components), start=1):
         if sizes[index] < 4:
@@ -180,15 +180,21 @@ def lung_masks(
         values = hu[box][components[box] == index]
         # Parenchyma holds blood; inside bowel gas there is nothing grey.
         grey = float(((values > -940) & (values < -550)).mean())
-        large = sizes[index] > 300 or (index in touches_end and sizes[index] > 8)
+        # A scan may end in the bases of the lungs; where it ends below them, bowel lies.
+        large = (
+            sizes[index] > 300 or (index in top and sizes[index] > 8) or (index in bottom and sizes[index] > 60)
+        )
         verdict[index] = 1 if grey > 0.3 and large else 2
     nearest = ndimage.distance_transform_edt(
         verdict[components] == 0, sampling=spacing, return_distances=False, return_indices=True
     )
+    accepted = verdict[components] == 1
     lungs = air & (verdict[components][tuple(nearest)] == 1)
     components, count = ndimage.label(lungs)
-    sizes = np.bincount(components.ravel(), minlength=count + 1) * voxel_ml
-    lungs &= ~(sizes < 8)[components]
+    # A pocket of bowel gas too small for a core of its own must not follow the nearest lung.
+    held = np.zeros(count + 1, bool)
+    held[np.unique(components[accepted])] = True
+    lungs &= held[components]
     if not lungs.any():
         return empty, empty
     left, right = _split_sides(lungs, body, spacing)
