@@ -24,6 +24,7 @@ from appliance.screenings.contract import (
     ScreeningSettings,
     Status,
 )
+from appliance.screenings.guards import airway_noise_hu
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -113,7 +114,7 @@ def _lungs(scan: Scan, organs: OrganMap, settings: EmphysemaSettings) -> _Lungs:
 
     box, both = native_mask(organs, scan.volume, *_LUNGS)
     hu = scan.volume.hu[box]
-    noise_hu = _airway_noise_hu(scan, organs)
+    noise_hu = airway_noise_hu(scan, organs)
     denoised = noise_hu is not None and noise_hu > settings.denoise_above_hu
     if denoised:
         hu = _smooth_in_plane(hu, scan.volume.spacing_mm)
@@ -127,16 +128,6 @@ def _lungs(scan: Scan, organs: OrganMap, settings: EmphysemaSettings) -> _Lungs:
     aerated = hu < -500
     sides = {side: mask & aerated for side, mask in sides.items()}
     return _Lungs(box, hu, sides, volume_ml, noise_hu, denoised)
-
-
-def _airway_noise_hu(scan: Scan, organs: OrganMap) -> float | None:
-    from appliance.anatomy.native import native_mask
-
-    if organs.volume_ml("airways") == 0.0:
-        return None
-    box, inside = native_mask(organs, scan.volume, "airways", margin_mm=-3.0)
-    values = scan.volume.hu[box][inside]
-    return float(np.std(values)) if values.size >= 200 else None
 
 
 def _smooth_in_plane(hu: NDArray[np.int16], spacing_mm: tuple[float, float, float]) -> NDArray[np.int16]:

@@ -1,4 +1,4 @@
-"""The guards that every screening shares: whether the image is calibrated and really without contrast.
+"""The guards that every screening shares: calibration, noise, and whether the scan is really without contrast.
 
 They look at the image itself, through the organ map, and never at one screening's question.
 """
@@ -28,6 +28,7 @@ _AIR_TOLERANCE_HU = 30.0
 _PLAIN_BLOOD_HU = (5.0, 55.0)
 _ENHANCED_BLOOD_HU = 62.0
 _ENOUGH_VOXELS = 500
+_SCALE_END_HU = -1022
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +39,6 @@ class ImageJudgement:
     ----------
     air_hu
         Most frequent value of air, HU; ``None`` where none was seen.
-    noise_hu
-        Standard deviation of air inside the large airways, HU; ``None`` where none was seen.
     blood_hu
         Typical value of the soft tissue between the lungs, HU; ``None`` outside the chest.
     contrast
@@ -51,7 +50,6 @@ class ImageJudgement:
     """
 
     air_hu: float | None
-    noise_hu: float | None
     blood_hu: float | None
     contrast: str
     quality: Reason | None
@@ -59,7 +57,7 @@ class ImageJudgement:
 
 
 def judge(scan: Scan, organs: OrganMap) -> ImageJudgement:
-    """Look at air, noise and blood.
+    """Look at air and blood.
 
     Parameters
     ----------
@@ -72,10 +70,34 @@ def judge(scan: Scan, organs: OrganMap) -> ImageJudgement:
     outside = _outside_air(sampled, organs)
     airway = _airway_air(sampled, organs)
     air_hu = _peak(outside) if outside.size >= _ENOUGH_VOXELS else _peak(airway) if airway.size >= 50 else None
-    noise_hu = float(np.std(airway)) if airway.size >= 50 else None
     blood_hu = _blood(sampled, organs)
     contrast, contrast_reason = _contrast(scan.acquisition.contrast_tag, blood_hu)
-    return ImageJudgement(air_hu, noise_hu, blood_hu, contrast, _air_reason(air_hu), contrast_reason)
+    return ImageJudgement(air_hu, blood_hu, contrast, _air_reason(air_hu), contrast_reason)
+
+
+def airway_noise_hu(scan: Scan, organs: OrganMap) -> float | None:
+    """Measure noise as the spread of air inside the large airways, at the scan's own resolution.
+
+    Walls and secretions only ever make air look denser, so the spread is taken towards lower values: median minus the
+    16th percentile, which is the standard deviation of a normal distribution. Where the scale ends there (−1024 HU on
+    most scanners), it is taken towards higher values instead.
+
+    Returns
+    -------
+    float or None
+        Standard deviation, HU; ``None`` where too little airway is seen.
+    """
+    from appliance.anatomy.native import native_mask
+
+    if "airways" not in organs.values:
+        return None
+    box, lumen = native_mask(organs, scan.volume, "airways", margin_mm=-3.0)
+    values = scan.volume.hu[box][lumen]
+    values = values[values < -800]
+    if values.size < _ENOUGH_VOXELS:
+        return None
+    low, middle, high = np.percentile(values, (16.0, 50.0, 84.0))
+    return float(high - middle if low <= _SCALE_END_HU else middle - low)
 
 
 def sample_hu(scan: Scan, organs: OrganMap) -> NDArray[np.int16]:

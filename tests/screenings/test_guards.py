@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
+from scipy import ndimage
 
 from appliance.scan import ContrastTag
-from appliance.screenings.guards import judge
+from appliance.screenings.guards import airway_noise_hu, judge
 from tests.screenings.chest import Chest, make
 
 
@@ -28,8 +31,24 @@ def test_a_constant_offset_abstains_or_stays_within_tolerance(offset_hu):
     assert (judgement.quality is not None) == (abs(offset_hu) > 30)
 
 
-def test_noise_is_measured_in_the_trachea():
-    assert look(Chest(noise_hu=15.0, air_hu=-960)).noise_hu == pytest.approx(15.0, rel=0.25)
+@pytest.mark.parametrize(("noise_hu", "air_hu"), [(15.0, -960), (15.0, -1000), (45.0, -1000), (30.0, -940)])
+def test_noise_is_measured_in_the_trachea(noise_hu, air_hu):
+    chest = Chest(noise_hu=noise_hu, air_hu=air_hu, spacing_mm=(2.0, 1.0, 1.0))
+    assert airway_noise_hu(*make(chest)) == pytest.approx(noise_hu, rel=0.1)
+
+
+def test_noise_is_not_mistaken_for_walls_that_a_map_too_large_takes_in():
+    scan, organs = make(Chest(noise_hu=15.0, air_hu=-960, spacing_mm=(2.0, 1.0, 1.0)))
+    labels = organs.labels.copy()
+    labels[ndimage.binary_dilation(organs.mask("airways"))] = organs.values["airways"]
+    assert airway_noise_hu(scan, replace(organs, labels=labels)) == pytest.approx(15.0, rel=0.1)
+
+
+def test_no_airway_no_noise():
+    scan, organs = make(Chest())
+    labels = organs.labels.copy()
+    labels[organs.mask("airways")] = 1
+    assert airway_noise_hu(scan, replace(organs, labels=labels)) is None
 
 
 def test_enhanced_blood_without_a_word_in_the_header_disagrees():
