@@ -26,9 +26,9 @@ _BONE_ML = 0.15
 def tidy(labels: Labels, values: dict[str, int], voxel_ml: float) -> None:
     """Tidy labels in place.
 
-    The patient is one connected body, filled in every slice; each lung is its large parts only and what lies near
-    them in height, where a small part that touches the other lung joins it and any other becomes body; enclosed holes of a lung (vessels, nodules) belong to
-    it; small islands of airway and specks of bone become body.
+    The patient is one connected body, filled in every slice. Each lung is its large parts and what lies near them in
+    height; a small part that touches the other lung joins it and any other becomes body. Enclosed holes of a lung
+    (vessels, nodules) belong to it. Small islands of airway and specks of bone become body.
 
     Parameters
     ----------

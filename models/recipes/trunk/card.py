@@ -24,14 +24,15 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:
 
 def write_card(
     path: Path,
-    run: Path,
+    runs: Sequence[Path],
     evaluation: dict | None,
     speed: list[dict],
     trained_on: Sequence[str],
     exclusions: Sequence[str],
 ) -> None:
     """Write MODEL_CARD.md from the figures of this very build."""
-    log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    logs = [(run / "log.jsonl").read_text().splitlines() for run in runs]
+    steps = " and then ".join(str(json.loads(log[-1])["step"]) for log in logs)
     lines = [
         "# trunk 0.1.0",
         "",
@@ -53,7 +54,7 @@ def write_card(
         "",
         "## What it learned from",
         "",
-        f"{log[-1]['step']} steps of two patches, on a CPU, from fourteen scans of twelve patients and random phantoms:",
+        f"{steps} steps of two patches, on a CPU, from fourteen scans of twelve patients and random phantoms:",
         "",
         *(f"- {text}" for text in trained_on),
         "",

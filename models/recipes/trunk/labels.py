@@ -181,9 +181,7 @@ def lung_masks(
         # Parenchyma holds blood; inside bowel gas there is nothing grey.
         grey = float(((values > -940) & (values < -550)).mean())
         # A scan may end in the bases of the lungs; where it ends below them, bowel lies.
-        large = (
-            sizes[index] > 300 or (index in top and sizes[index] > 8) or (index in bottom and sizes[index] > 60)
-        )
+        large = sizes[index] > 300 or (index in top and sizes[index] > 8) or (index in bottom and sizes[index] > 60)
         verdict[index] = 1 if grey > 0.3 and large else 2
     nearest = ndimage.distance_transform_edt(
         verdict[components] == 0, sampling=spacing, return_distances=False, return_indices=True

@@ -143,7 +143,7 @@ def main() -> None:
     """Package one export."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--pack", type=Path, required=True)
-    parser.add_argument("--run", type=Path, required=True)
+    parser.add_argument("--run", type=Path, action="append", required=True, help="trainings, in their order")
     parser.add_argument("--evaluation", type=Path)
     parser.add_argument("--speed", type=Path)
     options = parser.parse_args()
