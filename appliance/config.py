@@ -63,6 +63,11 @@ class BoxSettings(Section):
         return self.state_directory / "results"
 
     @property
+    def packs(self) -> Path:
+        """Installed model packs, and which of them are active."""
+        return self.state_directory / "packs"
+
+    @property
     def database(self) -> Path:
         """The SQLite file."""
         return self.state_directory / "appliance.db"
@@ -129,6 +134,20 @@ class WorkSettings(Section):
     recycle_after_scans: int = Field(20, title="Scans after which the child process is replaced", ge=1)
 
 
+class PacksSettings(Section):
+    """Which model packs are trusted, and which one wins."""
+
+    keys: tuple[Path, ...] = Field((), title="Public key files, or folders of them, whose signatures are trusted")
+    allow_unsigned: bool = Field(
+        False, title="Development mode: use packs without a signature and say so in every result"
+    )
+    prefer: tuple[str, ...] = Field(
+        (), title="Names of packs; where two provide one structure, the one named first wins"
+    )
+    update_from: str | None = Field(None, title="Address (http, https) or folder of the repository of packs")
+    update_root: Path | None = Field(None, title="The repository's first root.json, got by a way that is trusted")
+
+
 class RetentionSettings(Section):
     """How long things are kept."""
 
@@ -188,6 +207,7 @@ class Settings(Section):
     receive: ReceiveSettings = Field(default_factory=ReceiveSettings)
     assemble: AssembleSettings = Field(default_factory=AssembleSettings)
     work: WorkSettings = Field(default_factory=WorkSettings)
+    packs: PacksSettings = Field(default_factory=PacksSettings)
     retention: RetentionSettings = Field(default_factory=RetentionSettings)
     deliver: DeliverSettings = Field(default_factory=DeliverSettings)
     health: HealthSettings = Field(default_factory=HealthSettings)

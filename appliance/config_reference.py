@@ -31,6 +31,8 @@ _EXAMPLES: dict[str, Any] = {
     "receive.tls.certificate": "/etc/appliance/dicom.crt",
     "receive.tls.private_key": "/etc/appliance/dicom.key",
     "receive.tls.trusted": "/etc/appliance/dicom-trusted.pem",
+    "packs.update_from": "https://packs.example/appliance",
+    "packs.update_root": "/etc/appliance/packs-root.json",
     "deliver.destinations.name": "pacs",
     "deliver.destinations.ae_title": "PACS",
     "deliver.destinations.address": "10.1.2.4",

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from appliance.anatomy.organ_map import OrganMap
     from appliance.config import Settings, WorkSettings
     from appliance.dicom.image.headers import InstanceHeader
-    from appliance.inference.engines import Engine
-    from appliance.packs.pack import Pack
+    from appliance.packs.rules import Rules
+    from appliance.packs.runtime import Fallback, Runtime, Snapshot
     from appliance.scan import Scan
     from appliance.screenings.guards import ImageJudgement
     from appliance.screenings.planner import PlanEntry
@@ -69,6 +69,7 @@ def screen_series(
     """
     from appliance.anatomy.coverage import regions
     from appliance.anatomy.mapper import map_with
+    from appliance.anatomy.merge import merge
     from appliance.anatomy.plausibility import implausible
     from appliance.dicom.image.volume import build_scan
     from appliance.screenings.guards import judge
@@ -78,18 +79,20 @@ def screen_series(
     scan = build_scan(instances)
     decoded = time.monotonic()
 
-    packs = _packs(settings.work.packs)
-    provided = {name for pack in packs for name in pack.structures}
-    planned = plan(scan, provided, settings.screenings)
+    runtime = _runtime(settings)
+    snapshot = runtime.snapshot()  # one choice of packs from here to the report
+    planned = plan(scan, set(snapshot.providers), settings.screenings)
     on_stage("planned")
 
+    maps: list[OrganMap] = []
     organs: OrganMap | None = None
     image: ImageJudgement | None = None
     doubts: dict[str, Reason] = {}
     coverage: tuple[str, ...] = ()
     if planned.needs_organ_map:
         on_stage("organ map")
-        organs = map_with(scan.volume, packs[0], _engine(settings.work))
+        maps = [map_with(scan.volume, item.pack, item.engine) for item in snapshot.packs]
+        organs = merge(maps, snapshot.providers, settings.packs.prefer)
         image, doubts, coverage = judge(scan, organs), implausible(organs), regions(organs)
     mapped = time.monotonic()
 
@@ -102,7 +105,7 @@ def screen_series(
         scan=scan,
         coverage=coverage,
         contrast=image.contrast if image is not None else scan.acquisition.contrast_tag.value,
-        packs=(organs.pack,) if organs is not None else (),
+        packs=tuple(item.pack for item in maps),
         screenings=results,
         timings={
             "decode_s": decoded - started,
@@ -115,23 +118,67 @@ def screen_series(
     if out_directory is not None:
         on_stage("writing")
         _write(out_directory, report, scan, organs)
+        if maps:
+            _run_shadows(runtime, snapshot, scan, maps, settings.box.packs)
     return report
 
 
-@lru_cache(maxsize=4)
-def _packs(extra: tuple[Path, ...]) -> tuple[Pack, ...]:
-    from appliance.packs.registry import available
+def prepare(settings: Settings) -> list[Fallback]:
+    """Open and self-test the packs before the first scan comes; also useful between two scans.
 
-    return available(extra)
+    Returns
+    -------
+    list[Fallback]
+        Packs that were taken out of use since the last call.
+
+    Raises
+    ------
+    PackError, InferenceError
+        No usable network.
+    """
+    runtime = _runtime(settings)
+    runtime.snapshot()
+    return runtime.take_fallbacks()
+
+
+def take_fallbacks(settings: Settings) -> list[Fallback]:
+    """Return the packs that were taken out of use since the last call."""
+    return _runtime(settings).take_fallbacks()
+
+
+def _runtime(settings: Settings) -> Runtime:
+    from appliance.packs.rules import Rules
+
+    return _runtime_of(Rules.from_settings(settings), settings.work)
 
 
 @lru_cache(maxsize=1)
-def _engine(work: WorkSettings) -> Engine:
-    """Keep the compiled network for the next scan; a child process screens many."""
-    from appliance.inference.engines import open_engine
+def _runtime_of(rules: Rules, work: WorkSettings) -> Runtime:
+    """Keep the compiled networks for the next scan; a child process screens many."""
+    from appliance.packs.runtime import Computing, Runtime
 
-    pack = _packs(work.packs)[0]
-    return open_engine(pack, engine=work.engine, precision=work.precision, threads=work.threads)
+    return Runtime(rules, Computing(work.engine, work.precision, work.threads))
+
+
+def _run_shadows(runtime: Runtime, snapshot: Snapshot, scan: Scan, maps: list[OrganMap], root: Path) -> None:
+    """Run shadow packs after the report is written; whatever happens to one changes nothing else."""
+    import structlog
+
+    from appliance.anatomy.mapper import map_with
+    from appliance.packs import shadow
+
+    active = {item.pack.name: item for item in maps}
+    for name, version in snapshot.shadows:
+        if name not in active or not shadow.begin(root, name, version):
+            continue
+        try:
+            opened = runtime.shadow(name, version)
+            found = shadow.compare(active[name], map_with(scan.volume, opened.pack, opened.engine))
+            shadow.record(root, name, version, active[name].pack.version, found)
+        except Exception as error:  # noqa: BLE001  # a shadow must not cost the scan anything
+            structlog.get_logger().error("shadow_failed", pack=name, version=version, error=type(error).__name__)
+        finally:
+            shadow.end(root)
 
 
 def _timed(entry: PlanEntry, run: Callable[[], Outcome]) -> ScreeningResult:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from appliance.inference.engines import Engine
+    from appliance.inference.resample import CanonicalGrid
     from appliance.packs.pack import Pack
     from appliance.scan import Volume
 
@@ -80,22 +81,54 @@ def map_with(
     on_progress: Callable[[int, int], None] | None = None,
 ) -> OrganMap:
     """Map the organs of a scan with an engine that is already open, for a process that screens many."""
+    labels, grid = network_labels(volume, pack, engine, on_progress=on_progress)
+    tidy(labels, pack.structures, abs(float(np.linalg.det(grid.affine[:3, :3]))) / 1000.0)
+    _log.debug("organs_mapped", pack=pack.name, engine=engine.name, precision=engine.precision, shape=labels.shape)
+    use = PackUse(pack.name, pack.version, pack.digest, engine.precision, engine.device, engine.name, pack.trust)
+    return OrganMap(labels, grid.affine, dict(pack.structures), use)
+
+
+def network_labels(
+    volume: Volume,
+    pack: Pack,
+    engine: Engine,
+    *,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> tuple[NDArray[np.uint8], CanonicalGrid]:
+    """Label a scan as the network says, with nothing tidied.
+
+    Returns
+    -------
+    labels : NDArray[np.uint8]
+        The pack's label values in canonical axes.
+    grid : CanonicalGrid
+        Where they are.
+    """
     wanted = pack.manifest.input
-    hu, grid = to_canonical(volume, wanted.spacing_mm)
-    box = _occupied(hu)
-    labels = np.zeros(hu.shape, np.uint8)
-    labels[box] = label_tiles(
-        np.ascontiguousarray(hu[box]),
+    axes, flips = wanted.axes
+    back = tuple(int(axis) for axis in np.argsort(axes))
+    spacing = wanted.spacing_mm
+    hu, grid = to_canonical(
+        volume,
+        (spacing[back[0]], spacing[back[1]], spacing[back[2]]),
+        method=wanted.resampling,
+        clip_hu=wanted.clip_hu,
+    )
+    box = _occupied(hu) if wanted.skip_air else (slice(None), slice(None), slice(None))
+    turned = tuple(slice(None, None, -1) if flip else slice(None) for flip in flips)
+    found = label_tiles(
+        np.ascontiguousarray(hu[box].transpose(axes)[turned]),
         engine.run,
         patch=wanted.patch,
         overlap=wanted.overlap,
         fill_hu=wanted.fill_hu,
+        weighting=wanted.weighting,
+        mirror_axes=wanted.mirror_axes,
         on_tile=on_progress,
     )
-    tidy(labels, pack.structures, abs(float(np.linalg.det(grid.affine[:3, :3]))) / 1000.0)
-    _log.debug("organs_mapped", pack=pack.name, engine=engine.name, precision=engine.precision, shape=labels.shape)
-    use = PackUse(pack.name, pack.version, pack.digest, engine.precision, engine.device, engine.name)
-    return OrganMap(labels, grid.affine, dict(pack.structures), use)
+    labels = np.zeros(hu.shape, np.uint8)
+    labels[box] = np.asarray(pack.channel_labels, np.uint8)[found[turned].transpose(back)]
+    return labels, grid
 
 
 def _only(packs: Sequence[Pack]) -> Pack:

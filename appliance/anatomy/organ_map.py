@@ -23,6 +23,8 @@ class PackUse:
         What the engine really computed in: ``"int8"``, ``"bf16"`` or ``"f32"``.
     device, engine
         Such as ``"CPU"`` and ``"openvino"``.
+    trust
+        Why the pack may be used: ``"signed:<key id>"``, ``"shipped"`` or ``"unsigned"``.
     """
 
     name: str
@@ -31,6 +33,7 @@ class PackUse:
     precision: str
     device: str
     engine: str
+    trust: str = "unsigned"
 
     def to_json(self) -> dict[str, str]:
         """Return the entry of ``packs`` in the public JSON."""
@@ -41,6 +44,7 @@ class PackUse:
             "precision": self.precision,
             "device": self.device,
             "engine": self.engine,
+            "trust": self.trust,
         }
 
 

@@ -194,18 +194,43 @@ def _dicom_port(settings: Settings) -> Iterator[Check]:
 
 
 def _packs(settings: Settings) -> Iterator[Check]:
+    from appliance.packs.choice import read_choice
+    from appliance.packs.pack import UNSIGNED
     from appliance.packs.registry import available
+    from appliance.packs.rules import Rules
     from appliance.packs.selftest import self_test
 
-    for pack in available(settings.work.packs):
+    rules = Rules.from_settings(settings)
+    for pack in available(rules):
         name = f"pack {pack.name} {pack.version}"
         agreements = self_test(pack, threads=settings.work.threads)
         text = ", ".join(f"{item.engine} {item.used} {item.share:.3f}" for item in agreements)
-        if all(item.passed for item in agreements):
-            yield Check(name, Verdict.OK, f"whole, and computes here what it should: {text}")
-        else:
+        if not all(item.passed for item in agreements):
             fix = "install the pack again; if that does not help, report it"
             yield Check(name, Verdict.PROBLEM, f"does not compute here what it should: {text}", fix)
+        elif pack.trust == UNSIGNED:
+            fix = "for patients, have it signed and set packs.allow_unsigned = false"
+            yield Check(name, Verdict.WARNING, f"without a signature; computes here what it should: {text}", fix)
+        else:
+            yield Check(name, Verdict.OK, f"{pack.trust}, whole, and computes here what it should: {text}")
+    if settings.packs.allow_unsigned:
+        fix = "set packs.allow_unsigned = false before patients are screened"
+        yield Check("pack signatures", Verdict.WARNING, "development mode: packs without a signature are used", fix)
+    for key, failure in read_choice(rules.installed).failed.items():
+        fix = "install a newer version, or choose one with `appliance packs activate`"
+        yield Check(f"pack {key.replace('/', ' ')}", Verdict.PROBLEM, f"taken out of use: {failure.text}", fix)
+    yield from _pack_keys(settings)
+
+
+def _pack_keys(settings: Settings) -> Iterator[Check]:
+    from appliance.packs.key_ring import KeyRing
+
+    for key in KeyRing.read(settings.packs.keys).keys.values():
+        left = (key.not_after - datetime.now(UTC)).days
+        if left < _EXPIRY_WARNING_DAYS:
+            text = f"expired {-left} days ago" if left < 0 else f"expires in {left} days"
+            fix = "installed packs go on; new ones need a signature by a newer key"
+            yield Check(f"pack key {key.key}", Verdict.WARNING, text, fix)
 
 
 def _destinations(settings: Settings) -> Iterator[Check]:

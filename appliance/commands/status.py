@@ -6,7 +6,7 @@ import json
 import time
 from typing import TYPE_CHECKING, Any
 
-from appliance.health.model import Condition, Problem, ServiceState
+from appliance.health.model import Condition, Problem, SelfTest, ServiceState
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -26,6 +26,7 @@ _SENTENCES = {
     Problem.DISK_FULL: "the disk is full; the DICOM port refuses new images until space is free",
     Problem.WORK_STALLED: "scans wait and none is finished",
     Problem.PACK_FAILED: "a network does not compute on this machine what it should",
+    Problem.PACK_UNSIGNED: "a pack without a signature is in use (packs.allow_unsigned): this box is for development",
     Problem.PEER_UNREACHABLE: "a destination cannot be reached or refuses this box",
     Problem.CLOCK_WRONG: "the clock is wrong",
     Problem.STORE_UNREADABLE: "the database cannot be read, or no scan service ever ran here",
@@ -48,10 +49,10 @@ def run(settings: Settings, *, as_json: bool) -> int:
     int
         0 healthy, 1 degraded, 2 down.
     """
-    from appliance.services.health import measure
+    from appliance.services.health import installed_packs, measure
     from appliance.services.lifecycle import read_heartbeat
 
-    health = measure(settings, packs=_packs(settings))
+    health = measure(settings, packs=installed_packs(settings))
     scans = _last_scans(settings)
     hindrance = (read_heartbeat(settings.box.state_directory, "work") or {}).get("problem")
     condition = Condition.DEGRADED if hindrance and health.condition is Condition.HEALTHY else health.condition
@@ -65,21 +66,6 @@ def run(settings: Settings, *, as_json: bool) -> int:
     else:
         _print(health, condition, hindrance, scans)
     return _EXIT[condition]
-
-
-def _packs(settings: Settings) -> tuple[Pack, ...]:
-    """Installed packs; their self-test is ``doctor``'s and ``packs verify``'s, for it takes seconds."""
-    from appliance.errors import PackError
-    from appliance.health.model import Pack, SelfTest
-    from appliance.packs.registry import available
-
-    try:
-        packs = available(settings.work.packs)
-    except PackError:
-        return ()
-    return tuple(
-        Pack(name=pack.name, version=pack.version, digest=pack.digest, self_test=SelfTest.NOT_RUN) for pack in packs
-    )
 
 
 def _last_scans(settings: Settings) -> list[dict[str, Any]]:
@@ -125,12 +111,17 @@ def _print(health: Health, condition: Condition, hindrance: str | None, scans: l
         f"{machine.memory_available_mib / 1024:.1f} of {machine.memory_total_mib / 1024:.1f} GiB free; "
         f"processor: {machine.cpu_percent:.0f} % of {machine.cpu_count} cores"
     )
-    console.print("packs: " + (", ".join(f"{pack.name} {pack.version}" for pack in health.packs) or "none"))
+    console.print("packs: " + (", ".join(map(_pack_words, health.packs)) or "none"))
     _print_queue(health, console)
     for scan in scans:
         arrived = time.strftime("%Y-%m-%d %H:%M", time.localtime(scan["arrived_at"]))
         why = f" [{scan['reason']}]" if scan["reason"] else ""
         console.print(f"  scan {scan['id']}: {arrived}, {scan['images']} images, {scan['state']}{why}", markup=False)
+
+
+def _pack_words(pack: Pack) -> str:
+    failed = ", failed its test or its check and is not used" if pack.self_test is SelfTest.FAILED else ""
+    return f"{pack.name} {pack.version} ({pack.trust.value}{failed})"
 
 
 def _print_queue(health: Health, console: Console) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from appliance.health.model import Condition, PeerRole, Problem, Queue, SelfTest, ServiceName, ServiceState
+from appliance.health.model import Condition, PackTrust, PeerRole, Problem, Queue, SelfTest, ServiceName, ServiceState
 from appliance.store.lifecycle import ScanState
 from appliance.store.outbox import OutboxState
 
@@ -79,6 +79,7 @@ def assess(
         Problem.DISK_FULL: disk.free_mib < disk.reserve_mib,
         Problem.WORK_STALLED: queue is not None and queue.stalled,
         Problem.PACK_FAILED: packs is None or any(pack.self_test is SelfTest.FAILED for pack in packs),
+        Problem.PACK_UNSIGNED: any(pack.trust is PackTrust.UNSIGNED for pack in packs or ()),
         Problem.PEER_UNREACHABLE: any(not peer.reachable or peer.echo is False for peer in destinations),
         Problem.CLOCK_WRONG: abs(machine.clock_offset_s or 0.0) > _CLOCK_TOLERANCE_S,
         Problem.STORE_UNREADABLE: queue is None,

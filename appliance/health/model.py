@@ -61,6 +61,14 @@ class SelfTest(StrEnum):
     NOT_RUN = "not_run"
 
 
+class PackTrust(StrEnum):
+    """Why a pack may be used."""
+
+    SIGNED = "signed"
+    SHIPPED = "shipped"
+    UNSIGNED = "unsigned"  # development mode
+
+
 class PeerRole(StrEnum):
     """What a peer is for."""
 
@@ -88,6 +96,7 @@ class Problem(StrEnum):
     DISK_FULL = "disk_full"
     WORK_STALLED = "work_stalled"
     PACK_FAILED = "pack_failed"
+    PACK_UNSIGNED = "pack_unsigned"
     PEER_UNREACHABLE = "peer_unreachable"
     CLOCK_WRONG = "clock_wrong"
     STORE_UNREADABLE = "store_unreadable"
@@ -160,6 +169,7 @@ class Pack(Message):
     version: Version
     digest: Digest
     self_test: SelfTest
+    trust: PackTrust
 
 
 class Peer(Message):

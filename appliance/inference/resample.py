@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 #: Slices turned into float at a time; bounds the memory beside the volume.
 _SLAB = 16
+#: Ratio of spacings above which nnU-Net treats the coarsest axis apart.
+_THICK = 3.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -87,7 +89,11 @@ def nearest_axes(affine: NDArray[np.float64]) -> tuple[tuple[int, int, int], tup
 
 
 def canonical_grid(
-    shape: tuple[int, int, int], affine: NDArray[np.float64], spacing_mm: tuple[float, float, float]
+    shape: tuple[int, int, int],
+    affine: NDArray[np.float64],
+    spacing_mm: tuple[float, float, float],
+    *,
+    fitted: bool = False,
 ) -> CanonicalGrid:
     """Lay a grid of the given spacing over a volume, centred on it and covering it.
 
@@ -97,6 +103,8 @@ def canonical_grid(
         Of the volume.
     spacing_mm
         Of the grid: slices, rows, columns.
+    fitted
+        Change the spacing a little, as nnU-Net does, so that a whole number of voxels fills the volume exactly.
     """
     axes, flips = nearest_axes(affine)
     lengths = np.linalg.norm(affine[:3, :3], axis=0)
@@ -104,7 +112,11 @@ def canonical_grid(
     for grid_axis, volume_axis in enumerate(axes):
         count = shape[volume_axis]
         step[volume_axis] = spacing_mm[grid_axis] / float(lengths[volume_axis])
-        size[volume_axis] = max(1, int(np.ceil(count / step[volume_axis] - 1e-6)))
+        if fitted:
+            size[volume_axis] = max(1, round(count / step[volume_axis]))
+            step[volume_axis] = count / size[volume_axis]
+        else:
+            size[volume_axis] = max(1, int(np.ceil(count / step[volume_axis] - 1e-6)))
         first[volume_axis] = (count - 1) / 2 - (size[volume_axis] - 1) / 2 * step[volume_axis]
     result = np.eye(4)
     corner = np.asarray(first)
@@ -150,7 +162,48 @@ def triangle_weights(count_in: int, first: float, step: float, count_out: int) -
     return normalised
 
 
-def apply_weights(array: NDArray[np.generic], weights: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+def spline_weights(count_in: int, count_out: int) -> NDArray[np.float32]:
+    """Weights of cubic spline interpolation without anti-aliasing, the two ends of the axis held together.
+
+    This is what nnU-Net does to an image along each axis (``skimage.transform.resize`` of order 3, ``mode="edge"``);
+    as a spline is linear in its samples, one matrix an axis says it all.
+
+    Returns
+    -------
+    NDArray[np.float32]
+        ``(count_out, count_in)``.
+    """
+    if count_in == count_out:
+        return np.eye(count_in, dtype=np.float32)
+    from scipy import ndimage
+
+    unit = np.eye(count_in)
+    along = ndimage.zoom(unit, (count_out / count_in, 1), order=3, mode="nearest", grid_mode=True)
+    weights: NDArray[np.float32] = along.astype(np.float32)
+    return weights
+
+
+def nearest_weights(count_in: int, count_out: int) -> NDArray[np.float32]:
+    """Weights that take the nearest sample, the two ends of the axis held together; ``(count_out, count_in)``."""
+    centres = (np.arange(count_out) + 0.5) * (count_in / count_out) - 0.5
+    nearest = np.clip(np.floor(centres + 0.5).astype(int), 0, count_in - 1)
+    return np.eye(count_in, dtype=np.float32)[nearest]
+
+
+def thick_axis(spacing_mm: Sequence[float], new_spacing_mm: Sequence[float]) -> int | None:
+    """Axis along which nnU-Net takes the nearest slice: the one axis more than three times as coarse as the finest."""
+    for spacing in (spacing_mm, new_spacing_mm):
+        if max(spacing) / min(spacing) > _THICK:
+            thick = [axis for axis, value in enumerate(spacing) if value == max(spacing)]
+            return thick[0] if len(thick) == 1 else None
+    return None
+
+
+def apply_weights(
+    array: NDArray[np.generic],
+    weights: Sequence[NDArray[np.float32]],
+    clip: tuple[float, float] | None = None,
+) -> NDArray[np.float32]:
     """Resample a three-dimensional array along its three axes, a slab of slices at a time.
 
     Parameters
@@ -159,6 +212,8 @@ def apply_weights(array: NDArray[np.generic], weights: Sequence[NDArray[np.float
         ``(slices, rows, columns)`` of any real type.
     weights
         One ``(out, in)`` matrix per axis.
+    clip
+        Limits put on the array first, or ``None``.
 
     Returns
     -------
@@ -170,6 +225,8 @@ def apply_weights(array: NDArray[np.generic], weights: Sequence[NDArray[np.float
     flat = out.reshape(out.shape[0], -1)
     for start in range(0, array.shape[0], _SLAB):
         slab = array[start : start + _SLAB].astype(np.float32)
+        if clip is not None:
+            np.clip(slab, *clip, out=slab)
         narrow = slab.reshape(-1, slab.shape[2]) @ columns_t
         small = along_rows @ narrow.reshape(slab.shape[0], slab.shape[1], -1)
         share = along_slices[:, start : start + _SLAB]
@@ -180,7 +237,13 @@ def apply_weights(array: NDArray[np.generic], weights: Sequence[NDArray[np.float
     return out
 
 
-def to_canonical(volume: Volume, spacing_mm: tuple[float, float, float]) -> tuple[NDArray[np.int16], CanonicalGrid]:
+def to_canonical(
+    volume: Volume,
+    spacing_mm: tuple[float, float, float],
+    *,
+    method: str = "area",
+    clip_hu: tuple[float, float] | None = None,
+) -> tuple[NDArray[np.int16], CanonicalGrid]:
     """Resample a volume to the canonical grid of a network.
 
     Parameters
@@ -189,6 +252,11 @@ def to_canonical(volume: Volume, spacing_mm: tuple[float, float, float]) -> tupl
         Hounsfield units on the scanner's grid.
     spacing_mm
         Of the grid: slices, rows, columns.
+    method
+        ``"area"``: linear and anti-aliased, on a grid of exactly this spacing. ``"nnunet"``: the cubic spline, the
+        treatment of thick slices and the grid of nnU-Net, for networks that were trained behind them.
+    clip_hu
+        Limits put on the volume before it is resampled, as nnU-Net does; or ``None``.
 
     Returns
     -------
@@ -197,12 +265,36 @@ def to_canonical(volume: Volume, spacing_mm: tuple[float, float, float]) -> tupl
     grid : CanonicalGrid
         Where they are.
     """
-    grid = canonical_grid(volume.shape, volume.affine, spacing_mm)
-    hu = grid.from_volume_axes(resample_to(volume.hu, grid))
+    if method == "nnunet":
+        grid = canonical_grid(volume.shape, volume.affine, spacing_mm, fitted=True)
+        weights = _nnunet_weights(volume, grid, spacing_mm)
+        resampled = apply_weights(volume.hu, weights, clip_hu)
+        if clip_hu is not None:
+            # A spline overshoots at edges; nnU-Net keeps the result within the range of the image.
+            np.clip(resampled, *clip_hu, out=resampled)
+        hu = grid.from_volume_axes(resampled)
+    else:
+        grid = canonical_grid(volume.shape, volume.affine, spacing_mm)
+        hu = grid.from_volume_axes(resample_to(volume.hu, grid, clip_hu))
     return np.ascontiguousarray(np.rint(hu)).astype(np.int16), grid
 
 
-def resample_to(array: NDArray[np.generic], grid: CanonicalGrid) -> NDArray[np.float32]:
+def _nnunet_weights(
+    volume: Volume, grid: CanonicalGrid, spacing_mm: tuple[float, float, float]
+) -> list[NDArray[np.float32]]:
+    lengths = [float(length) for length in np.linalg.norm(volume.affine[:3, :3], axis=0)]
+    counts, wanted = [0, 0, 0], [0.0, 0.0, 0.0]
+    for grid_axis, volume_axis in enumerate(grid.axes):
+        counts[volume_axis], wanted[volume_axis] = grid.shape[grid_axis], spacing_mm[grid_axis]
+    thick = thick_axis(lengths, wanted)
+    return [
+        (nearest_weights if axis == thick else spline_weights)(volume.shape[axis], counts[axis]) for axis in range(3)
+    ]
+
+
+def resample_to(
+    array: NDArray[np.generic], grid: CanonicalGrid, clip: tuple[float, float] | None = None
+) -> NDArray[np.float32]:
     """Resample an array on the volume's grid, staying in the volume's axis order."""
     counts = [0, 0, 0]
     for grid_axis, volume_axis in enumerate(grid.axes):
@@ -210,4 +302,4 @@ def resample_to(array: NDArray[np.generic], grid: CanonicalGrid) -> NDArray[np.f
     weights = [
         triangle_weights(array.shape[axis], grid.first_index[axis], grid.step[axis], counts[axis]) for axis in range(3)
     ]
-    return apply_weights(array, weights)
+    return apply_weights(array, weights, clip)

@@ -6,14 +6,20 @@ kept only for the slices that later tiles can still change, so that memory does 
 
 from __future__ import annotations
 
+from itertools import combinations
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
+
+    Run = Callable[[NDArray[np.int16]], NDArray[np.float32]]
+
+#: Least weight of a Gaussian window: what is left of the corners of nnU-Net's window, which is held in half precision.
+_LEAST_GAUSSIAN = 6e-9
 
 
 def tile_starts(length: int, tile: int, overlap: float) -> list[int]:
@@ -49,13 +55,47 @@ def window(shape: tuple[int, int, int]) -> NDArray[np.float32]:
     return result
 
 
+def gaussian_window(shape: tuple[int, int, int]) -> NDArray[np.float32]:
+    """Weights of a tile as nnU-Net has them: a Gaussian of one eighth of the tile around its middle voxel."""
+    result = np.ones(shape, np.float32)
+    for axis, size in enumerate(shape):
+        along = np.exp(-0.5 * ((np.arange(size) - size // 2) / (size / 8)) ** 2).astype(np.float32)
+        result *= along.reshape([-1 if i == axis else 1 for i in range(3)])
+    return np.maximum(result, np.float32(_LEAST_GAUSSIAN))
+
+
+def mirrored(run: Run, axes: Sequence[int]) -> Run:
+    """Average a network's answers over all mirrorings along some axes; with n axes it runs 2ⁿ times as often.
+
+    Parameters
+    ----------
+    run
+        One tile of HU to logits ``(channels, slices, rows, columns)``.
+    axes
+        Axes of the tile, 0…2.
+    """
+    flips = [chosen for count in range(1, len(axes) + 1) for chosen in combinations(axes, count)]
+
+    def average(tile: NDArray[np.int16]) -> NDArray[np.float32]:
+        total = run(tile).copy()
+        for chosen in flips:
+            answer = run(np.ascontiguousarray(np.flip(tile, chosen)))
+            total += np.flip(answer, [axis + 1 for axis in chosen])
+        total /= len(flips) + 1
+        return total
+
+    return average if flips else run
+
+
 def label_tiles(
     hu: NDArray[np.int16],
-    run: Callable[[NDArray[np.int16]], NDArray[np.float32]],
+    run: Run,
     *,
     patch: tuple[int, int, int],
     overlap: float,
     fill_hu: int,
+    weighting: str = "ramp",
+    mirror_axes: Sequence[int] = (),
     on_tile: Callable[[int, int], None] | None = None,
 ) -> NDArray[np.uint8]:
     """Label a volume tile by tile.
@@ -68,6 +108,10 @@ def label_tiles(
         One tile of HU in the patch's shape to logits ``(channels, slices, rows, columns)``.
     patch, overlap, fill_hu
         Shape of a tile, least share repeated by its neighbour, and what lies outside the scan.
+    weighting
+        ``"ramp"`` or ``"gaussian"``: see :func:`window` and :func:`gaussian_window`.
+    mirror_axes
+        See :func:`mirrored`.
     on_tile
         Called with tiles done and tiles in all.
 
@@ -78,7 +122,8 @@ def label_tiles(
     """
     starts = [tile_starts(hu.shape[axis], patch[axis], overlap) for axis in range(3)]
     total, done = len(starts[0]) * len(starts[1]) * len(starts[2]), 0
-    weights = window(patch)
+    weights = gaussian_window(patch) if weighting == "gaussian" else window(patch)
+    run = mirrored(run, mirror_axes)
     labels = np.zeros(hu.shape, np.uint8)
     tile = np.empty(patch, np.int16)
     held: NDArray[np.float32] | None = None

@@ -16,12 +16,27 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 MANIFEST = "pack.toml"
+SIGNATURE = "pack.sig"
+UNSIGNED = "unsigned"
+SHIPPED = "shipped"
 _BLOCK = 1 << 20
+_LONGEST_MANIFEST = 4 << 20
 
 Precision = Literal["int8", "bf16", "f32"]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Triple = tuple[float, float, float]
 Shape = tuple[int, int, int]
+Colour = Annotated[int, Field(ge=0, le=255)]
+
+#: For each direction, the axis of the organ map along which it lies, and whether it runs against that axis.
+_DIRECTIONS = {
+    "head": (0, False),
+    "feet": (0, True),
+    "back": (1, False),
+    "front": (1, True),
+    "left": (2, False),
+    "right": (2, True),
+}
 
 
 class _Part(BaseModel):
@@ -41,15 +56,51 @@ class Provenance(_Part):
 class NetworkInput(_Part):
     """What the network expects.
 
-    Axes are always those of the organ map: slices to the head, rows to the back, columns to the left. Intensities are
-    Hounsfield units; clipping and scaling happen inside the graph.
+    ``orientation`` names where the network's three axes grow to; ``head-back-left`` are the axes of the organ map, and
+    ``spacing_mm``, ``patch`` and ``mirror_axes`` are in the network's order. Intensities are Hounsfield units; clipping
+    and scaling happen inside the graph.
     """
 
-    orientation: Literal["head-back-left"]
-    spacing_mm: Triple = Field(title="Slices, rows, columns")
+    orientation: str = Field(title="Where the network's axes grow to, such as head-back-left")
+    spacing_mm: Triple = Field(title="Along the network's axes")
     patch: Shape = Field(title="Static shape of one tile, voxels")
     overlap: float = Field(title="Share of a tile that its neighbour repeats, at least", ge=0.0, lt=1.0)
-    fill_hu: int = Field(title="What lies outside the scan", ge=-1024, le=0)
+    fill_hu: int = Field(title="What lies outside the scan", ge=-1024, le=3071)
+    weighting: Literal["ramp", "gaussian"] = Field(default="ramp", title="How a tile's weight falls towards its rim")
+    mirror_axes: tuple[Annotated[int, Field(ge=0, le=2)], ...] = Field(
+        default=(), title="Axes over whose mirrorings answers are averaged; each doubles the work"
+    )
+    resampling: Literal["area", "nnunet"] = Field(
+        default="area", title="Anti-aliased linear, or nnU-Net's cubic spline on nnU-Net's grid"
+    )
+    clip_hu: tuple[float, float] | None = Field(default=None, title="Limits applied before resampling")
+    skip_air: bool = Field(default=True, title="Spend no tile on the room around the patient")
+
+    @field_validator("orientation")
+    @classmethod
+    def _three_axes(cls, orientation: str) -> str:
+        words = orientation.split("-")
+        if len(words) != 3 or {_DIRECTIONS.get(word, (None,))[0] for word in words} != {0, 1, 2}:
+            raise ValueError(f"{orientation!r} does not name three axes, such as head-back-left")
+        return orientation
+
+    @property
+    def axes(self) -> tuple[Shape, tuple[bool, bool, bool]]:
+        """For each axis of the network, the axis of the organ map, and whether it runs against that axis."""
+        (a, x), (b, y), (c, z) = (_DIRECTIONS[word] for word in self.orientation.split("-"))
+        return (a, b, c), (x, y, z)
+
+
+class Intensity(_Part):
+    """What the graph does with Hounsfield units before its first convolution; for people and for the import's proof."""
+
+    kind: Literal["window", "nnunet-ct", "network"] = Field(
+        title="Clipping to a window; nnU-Net's CT normalisation (clip, subtract the mean, divide); the network's own"
+    )
+    low_hu: float | None = Field(None, title="Lower end of the clipping")
+    high_hu: float | None = Field(None, title="Upper end of the clipping")
+    mean_hu: float | None = Field(None, title="Subtracted")
+    deviation_hu: float | None = Field(None, title="Divided by", gt=0)
 
 
 class StructureOutput(_Part):
@@ -58,6 +109,11 @@ class StructureOutput(_Part):
     name: str
     code: str = Field(title="SNOMED CT concept, repeated from the vocabulary")
     value: int = Field(ge=1, le=254)
+    channels: tuple[Annotated[int, Field(ge=1, le=254)], ...] = Field(
+        default=(), title="Channels of the network that mean it; when absent, the channel numbered as the value"
+    )
+    meaning: str | None = Field(None, title="Meaning of the concept; the vocabulary's where it is absent")
+    rgb: tuple[Colour, Colour, Colour] | None = Field(None, title="Colour on a screen; the vocabulary's when absent")
 
     @model_validator(mode="after")
     def _known(self) -> StructureOutput:
@@ -91,7 +147,7 @@ class Accuracy(_Part):
 
     precision: Precision
     scans: int = Field(ge=1)
-    dice: dict[str, float]
+    dice: dict[str, float] = Field(title="Structure, or a union named by the pack, to mean Dice")
 
 
 class Speed(_Part):
@@ -111,11 +167,14 @@ class Manifest(_Part):
     name: str = Field(pattern=r"^[a-z][a-z0-9_-]{0,63}$")
     version: str = Field(pattern=r"^\d+\.\d+\.\d+$")
     licence: str
-    licence_class: Literal["open", "non-commercial", "proprietary"]
+    licence_class: Literal["open", "non-commercial", "restricted"] = Field(
+        title="open: any use; non-commercial: no paid service; restricted: read the licence before any use"
+    )
     intended_use: str
     exclusions: tuple[str, ...]
     provenance: Provenance
     input: NetworkInput
+    intensity: Intensity | None = None
     structures: tuple[StructureOutput, ...] = Field(min_length=1)
     networks: tuple[Network, ...] = Field(min_length=1)
     test_vectors: tuple[TestVector, ...]
@@ -127,7 +186,7 @@ class Manifest(_Part):
     @classmethod
     def _stay_inside(cls, files: dict[str, str]) -> dict[str, str]:
         for name in files:
-            if name.startswith("/") or "\\" in name or ".." in name.split("/") or name == MANIFEST:
+            if name.startswith("/") or "\\" in name or ".." in name.split("/") or name in {MANIFEST, SIGNATURE}:
                 raise ValueError(f"file name {name!r} is not allowed in a pack")
         return files
 
@@ -142,6 +201,9 @@ class Manifest(_Part):
             raise ValueError("two structures share a name or a label value")
         if sorted(values) != list(range(1, len(values) + 1)):
             raise ValueError("label values must be 1, 2, 3, … in the order of the network's channels")
+        channels = [channel for structure in self.structures for channel in structure.channels or (structure.value,)]
+        if len(set(channels)) != len(channels):
+            raise ValueError("two structures claim the same channel of the network")
         return self
 
 
@@ -157,11 +219,14 @@ class Pack:
         What ``pack.toml`` says.
     digest
         ``"sha256:…"`` over the bytes of ``pack.toml``, which holds the digests of all other files.
+    trust
+        Why it may be used: ``"signed:<key id>"``, ``"shipped"`` or ``"unsigned"``.
     """
 
     path: Path
     manifest: Manifest
     digest: str
+    trust: str = UNSIGNED
 
     @property
     def name(self) -> str:
@@ -177,6 +242,15 @@ class Pack:
     def structures(self) -> dict[str, int]:
         """Structure name to label value."""
         return {structure.name: structure.value for structure in self.manifest.structures}
+
+    @property
+    def channel_labels(self) -> tuple[int, ...]:
+        """Label value of each of 256 channels of the network; a channel that no structure claims is background."""
+        labels = [0] * 256
+        for structure in self.manifest.structures:
+            for channel in structure.channels or (structure.value,):
+                labels[channel] = structure.value
+        return tuple(labels)
 
     def network(self, engine: str, precision: str) -> Path | None:
         """Return the file to give an engine for a precision, or ``None`` when the pack has none."""
@@ -212,9 +286,12 @@ def load(path: Path, *, verify: bool = True) -> Pack:
     """
     manifest_path = path / MANIFEST
     try:
-        content = manifest_path.read_bytes()
+        with manifest_path.open("rb") as stream:
+            content = stream.read(_LONGEST_MANIFEST + 1)
     except OSError as error:
         raise PackError(f"{path}: not a model pack: {MANIFEST} cannot be read ({error.strerror}).") from error
+    if len(content) > _LONGEST_MANIFEST:
+        raise PackError(f"{manifest_path}: larger than {_LONGEST_MANIFEST >> 20} MiB; no pack needs that.")
     try:
         manifest = Manifest.model_validate(tomllib.loads(content.decode("utf-8")))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -224,11 +301,19 @@ def load(path: Path, *, verify: bool = True) -> Pack:
         where = ".".join(str(part) for part in first["loc"]) or "the whole file"
         raise PackError(f"{manifest_path}: {where}: {first['msg']}.") from error
     if verify:
-        _verify(path, manifest)
+        verify_files(path, manifest)
     return Pack(path, manifest, "sha256:" + hashlib.sha256(content).hexdigest())
 
 
-def _verify(path: Path, manifest: Manifest) -> None:
+def verify_files(path: Path, manifest: Manifest) -> None:
+    """Compare every file of a pack's folder with the manifest, in blocks, so that memory does not grow with the pack.
+
+    Raises
+    ------
+    PackError
+        A file is missing, altered, not listed, or a link; the sentence names it.
+    """
+    _refuse_strangers(path, manifest)
     for name, expected in manifest.files.items():
         try:
             found = sha256_of(path / name)
@@ -241,4 +326,17 @@ def _verify(path: Path, manifest: Manifest) -> None:
             raise PackError(
                 f"Pack {manifest.name} {manifest.version}: {name} was altered or damaged (its SHA-256 is not the one "
                 f"in {MANIFEST}); install the pack again."
+            )
+
+
+def _refuse_strangers(path: Path, manifest: Manifest) -> None:
+    known = set(manifest.files) | {MANIFEST, SIGNATURE}
+    for found in sorted(path.rglob("*")):
+        name = found.relative_to(path).as_posix()
+        if found.is_symlink():
+            raise PackError(f"Pack {manifest.name} {manifest.version}: {name} is a link; a pack holds its own files.")
+        if not found.is_dir() and name not in known:
+            raise PackError(
+                f"Pack {manifest.name} {manifest.version}: {name} is not listed in {MANIFEST}; remove it, or install "
+                "the pack again."
             )

@@ -12,6 +12,7 @@ from appliance.errors import PackError
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from appliance.inference.engines import Engine
     from appliance.packs.pack import Pack
 
 
@@ -79,13 +80,42 @@ def self_test(pack: Pack, *, threads: int = 0, cache: Path | None = None) -> tup
     for network in pack.manifest.networks:
         for precision in network.precisions:
             engine = open_engine(pack, engine=network.engine, precision=precision, threads=threads, cache=cache)
-            shares, minimum = [1.0], 0.0
-            for vector in pack.manifest.test_vectors:
-                hu, expected = read_vector(pack.path / vector.path, precision)
-                shares.append(agreement(engine.run(hu).argmax(axis=0).astype(np.uint8), expected))
-                minimum = max(minimum, vector.minimum_agreement)
-            results.append(Agreement(network.engine, precision, engine.precision, min(shares), minimum))
+            share, minimum = vector_agreement(pack, engine, expected_in=precision)
+            results.append(Agreement(network.engine, precision, engine.precision, share, minimum))
     return tuple(results)
+
+
+def vector_agreement(pack: Pack, engine: Engine, *, expected_in: str) -> tuple[float, float]:
+    """Run a pack's test vectors on an engine that is open.
+
+    Parameters
+    ----------
+    pack, engine
+        A verified pack and its compiled network.
+    expected_in
+        Precision whose stored labels are expected.
+
+    Returns
+    -------
+    tuple[float, float]
+        Least share of equal labels over all vectors, and what the pack demands. An output that is not finite agrees
+        with nothing.
+
+    Raises
+    ------
+    PackError
+        A test vector cannot be read or has another shape than the pack's patch.
+    """
+    shares, minimum = [1.0], 0.0
+    for vector in pack.manifest.test_vectors:
+        hu, expected = read_vector(pack.path / vector.path, expected_in)
+        if hu.shape != pack.manifest.input.patch or expected.shape != hu.shape:
+            raise PackError(f"Pack {pack.name} {pack.version}: {vector.path} does not have the shape of a patch.")
+        logits = engine.run(hu)
+        finite = bool(np.isfinite(logits).all())
+        shares.append(agreement(logits.argmax(axis=0).astype(np.uint8), expected) if finite else 0.0)
+        minimum = max(minimum, vector.minimum_agreement)
+    return min(shares), minimum
 
 
 def read_vector(path: Path, precision: str) -> tuple[np.ndarray, np.ndarray]:

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 _LUNGS = ("lung_left", "lung_right")
 _HISTOGRAM_FLOOR_HU = -1024
+_BORDER_MM = 2.0
+_BORDER_HU = -600
 
 
 class EmphysemaSettings(ScreeningSettings):
@@ -112,7 +114,10 @@ class EmphysemaScreening:
 def _lungs(scan: Scan, organs: OrganMap, settings: EmphysemaSettings) -> _Lungs:
     from appliance.anatomy.native import native_mask
 
-    box, both = native_mask(organs, scan.volume, *_LUNGS)
+    # at its own resolution the scan knows the lung's border better than the 3 mm map: near it, what is air is lung
+    box, near = native_mask(organs, scan.volume, *_LUNGS, margin_mm=_BORDER_MM)
+    _, both = native_mask(organs, scan.volume, *_LUNGS, box=box)
+    both |= near & (scan.volume.hu[box] < _BORDER_HU)
     hu = scan.volume.hu[box]
     noise_hu = airway_noise_hu(scan, organs)
     denoised = noise_hu is not None and noise_hu > settings.denoise_above_hu

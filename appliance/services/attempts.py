@@ -23,6 +23,7 @@ from appliance.reasons import Reason, ReasonCode
 from appliance.services.screener import SCREEN_SERIES
 from appliance.services.screener_process import ScreenerLostError, ScreenerProcess
 from appliance.store import rebuild
+from appliance.store.events import EventKind
 from appliance.store.lifecycle import ScanState, TransitionError
 from appliance.store.results import ReportInvalidError
 
@@ -138,7 +139,9 @@ class Attempts:
                 self._child = ScreenerProcess(self._settings, screen_with=self._screen_with)
             return False
         if not child.ready:
-            began = any(message["event"] == "ready" for message in child.messages(0.0))
+            messages = child.messages(0.0)
+            self._note_fallbacks(messages)
+            began = any(message["event"] == "ready" for message in messages)
             if began and self.unable == _DOES_NOT_START:
                 self.unable, self._pause_s = None, _FIRST_PAUSE_S
         code = child.ended()
@@ -216,7 +219,19 @@ class Attempts:
             self._take(attempt, attempt.heard[0])
             attempt.heard.popleft()  # not before it is in the database
 
+    def _note_fallbacks(self, messages: list[dict[str, Any]]) -> None:
+        """Record that a pack was taken out of use, which the child has done and knows no database for."""
+        for message in messages:
+            if message["event"] == "fallback":
+                _log.error(
+                    "pack_failed", pack=message["pack"], version=message["version"], instead=message["instead"] or "shipped"
+                )
+                self._store.events.record(EventKind.PACK_FAILED)
+
     def _take(self, attempt: Attempt, message: dict[str, Any]) -> None:
+        if message["event"] == "fallback":
+            self._note_fallbacks([message])
+            return
         if message.get("job") != attempt.scan.id:
             return
         if message["event"] in _ENDS:

@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING
 import structlog
 
 from appliance import __version__
-from appliance.errors import PackError, StoreError
+from appliance.errors import ConfigurationError, PackError, StoreError
 from appliance.health import assessment, probes
 from appliance.health.broker import Broker
 from appliance.health.disk import DiskKeeper
-from appliance.health.model import Condition, Event, Health, Pack, Peer, PeerRole, SelfTest
+from appliance.health.model import Condition, Event, Health, Pack, PackTrust, Peer, PeerRole, SelfTest
 from appliance.health.publisher import Publisher
+from appliance.packs.choice import fingerprint
 from appliance.services import systemd
 from appliance.services.lifecycle import Heartbeat
 from appliance.store.database import open_database
@@ -46,20 +47,46 @@ _EVENTS_KEPT_S = 30 * 86400.0
 
 
 def installed_packs(settings: Settings) -> tuple[Pack, ...] | None:
-    """Return the installed packs, their files verified, or ``None`` when one is damaged.
+    """Return the packs in use, their signatures and files verified, and those that were taken out of use.
 
-    The self-test runs the network, which this service may not (its memory is never executable): it is ``not_run`` here.
+    The self-test runs the network, which this service may not (its memory is never executable). An installed pack has
+    passed it on this machine before it counted; of the others it is ``not_run`` here.
+
+    Returns
+    -------
+    tuple[Pack, ...] or None
+        ``None`` when one is damaged or may not be used.
     """
+    from appliance.packs.choice import read_choice
     from appliance.packs.registry import available
+    from appliance.packs.rules import Rules
 
+    rules = Rules.from_settings(settings)
     try:
-        packs = available(settings.work.packs)
-    except (PackError, OSError) as error:
+        packs = available(rules)
+        choice = read_choice(rules.installed)
+    except (PackError, ConfigurationError, OSError) as error:
         _log.error("packs_not_read", why=str(error))
         return None
-    return tuple(
-        Pack(name=pack.name, version=pack.version, digest=pack.digest, self_test=SelfTest.NOT_RUN) for pack in packs
-    )
+    found = [
+        Pack(
+            name=pack.name,
+            version=pack.version,
+            digest=pack.digest,
+            self_test=SelfTest.PASSED if choice.active.get(pack.name) == pack.version else SelfTest.NOT_RUN,
+            trust=PackTrust(pack.trust.partition(":")[0]),
+        )
+        for pack in packs
+    ]
+    for key in choice.failed:
+        name, _, version = key.partition("/")
+        accepted = choice.installed.get(key)
+        if accepted is not None:
+            trust = PackTrust(accepted.trust.partition(":")[0])
+            found.append(
+                Pack(name=name, version=version, digest=accepted.digest, self_test=SelfTest.FAILED, trust=trust)
+            )
+    return tuple(found)
 
 
 def measure(settings: Settings, *, broker_connected: bool | None = None, packs: Sequence[Pack] | None = ()) -> Health:
@@ -145,6 +172,7 @@ class _Service:
         self._keeper = DiskKeeper(settings.box.spool, settings.retention)
         self._condition: Condition | None = None
         self._packs: tuple[Pack, ...] | None = ()
+        self._choice_seen = (-1, -1, -1)
         self._settled_at_s = time.monotonic() + SETTLING_S
         self.heartbeat = Heartbeat(settings.box.state_directory, "health")
 
@@ -160,7 +188,9 @@ class _Service:
             self._beat()
             systemd.notify("WATCHDOG=1")
             now_s = time.monotonic()
-            if now_s >= next_packs_s:
+            seen = fingerprint(self._settings.box.packs)
+            if now_s >= next_packs_s or seen != self._choice_seen:
+                self._choice_seen = seen
                 self._packs = installed_packs(self._settings)
                 next_packs_s = now_s + PACKS_INTERVAL_S
             if now_s >= next_measure_s:

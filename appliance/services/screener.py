@@ -19,6 +19,8 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+import structlog
+
 from appliance.errors import ConfigurationError, InputRefusedError, PackError
 from appliance.services.tether import tie_to_parent
 
@@ -83,6 +85,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         line = _Line(stream)
         settings = _settings(sys.stdin.readline())
         screen = _load(options.screen_with)
+        if options.screen_with == SCREEN_SERIES:
+            _prepare(settings)
+            _say_fallbacks(settings, line)
         line.say("ready", pid=os.getpid())
         for text in sys.stdin:
             _serve(json.loads(text), screen, settings, line)
@@ -128,20 +133,44 @@ def _load(dotted: str) -> ScreenSeries:
     return found
 
 
+def _prepare(settings: Settings) -> None:
+    """Test the packs before the first scan comes; what cannot be mended here is said with the first scan."""
+    from appliance.errors import InferenceError
+    from appliance.screen import prepare
+
+    try:
+        prepare(settings)
+    except (PackError, ConfigurationError, InferenceError) as error:
+        structlog.get_logger().error("packs_unusable", why=str(error))
+
+
+def _say_fallbacks(settings: Settings, line: _Line) -> None:
+    """Tell the parent, which knows the database, which packs were taken out of use."""
+    screen = sys.modules.get("appliance.screen")
+    for item in screen.take_fallbacks(settings) if screen is not None else ():
+        line.say("fallback", pack=item.name, version=item.version, instead=item.instead)
+
+
 def _serve(job: dict[str, Any], screen: ScreenSeries, settings: Settings, line: _Line) -> None:
     number = int(job["job"])
+
+    def say_stage(stage: str) -> None:
+        _say_fallbacks(settings, line)
+        line.say("stage", job=number, stage=stage)
+
     try:
         screen(
             [Path(path) for path in job["paths"]],
             settings=settings,
             out_directory=Path(job["out"]),
             revision=int(job["revision"]),
-            on_stage=lambda stage: line.say("stage", job=number, stage=stage),
+            on_stage=say_stage,
         )
     except InputRefusedError as error:
         line.say("refused", job=number, code=error.reason.code.value, text=error.reason.text)
     except (PackError, ConfigurationError) as error:
         # The same would happen to every scan: it is the box that must be mended, and the scan waits for that.
+        _say_fallbacks(settings, line)
         line.say("unable", job=number, error=type(error).__name__, text=str(error))
     except OSError as error:
         if error.errno in _ENVIRONMENT_ERRORS:

@@ -33,6 +33,7 @@ class EventKind(StrEnum):
     WATCHDOG = "watchdog"
     DATABASE_RECOVERED = "database_recovered"
     PACK_ACTIVATED = "pack_activated"
+    PACK_FAILED = "pack_failed"
     UPDATE = "update"
     UNREADABLE_INSTANCE = "unreadable_instance"
     CONFLICTING_DUPLICATE = "conflicting_duplicate"
