@@ -187,7 +187,8 @@ def nearest_weights(count_in: int, count_out: int) -> NDArray[np.float32]:
     """Weights that take the nearest sample, the two ends of the axis held together; ``(count_out, count_in)``."""
     centres = (np.arange(count_out) + 0.5) * (count_in / count_out) - 0.5
     nearest = np.clip(np.floor(centres + 0.5).astype(int), 0, count_in - 1)
-    return np.eye(count_in, dtype=np.float32)[nearest]
+    weights: NDArray[np.float32] = np.eye(count_in, dtype=np.float32)[nearest]
+    return weights
 
 
 def thick_axis(spacing_mm: Sequence[float], new_spacing_mm: Sequence[float]) -> int | None:

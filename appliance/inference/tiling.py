@@ -80,7 +80,7 @@ def mirrored(run: Run, axes: Sequence[int]) -> Run:
         total = run(tile).copy()
         for chosen in flips:
             answer = run(np.ascontiguousarray(np.flip(tile, chosen)))
-            total += np.flip(answer, [axis + 1 for axis in chosen])
+            total += np.flip(answer, tuple(axis + 1 for axis in chosen))
         total /= len(flips) + 1
         return total
 
