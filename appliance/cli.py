@@ -218,7 +218,7 @@ def packs_list(as_json: bool, settings: Settings) -> None:
     """List the installed packs."""
     from appliance.commands.packs import list_packs
 
-    list_packs(settings.work.packs, as_json=as_json)
+    list_packs(settings, as_json=as_json)
 
 
 @packs.command("show")
@@ -229,7 +229,7 @@ def packs_show(name: str, as_json: bool, settings: Settings) -> None:
     """Show what a pack provides, its evidence and its limits."""
     from appliance.commands.packs import show_pack
 
-    show_pack(settings.work.packs, name, as_json=as_json)
+    show_pack(settings, name, as_json=as_json)
 
 
 @packs.command("verify")
@@ -238,7 +238,7 @@ def packs_verify(settings: Settings) -> None:
     """Check every pack's digests and run its test vectors on this machine."""
     from appliance.commands.packs import verify_packs
 
-    sys.exit(0 if verify_packs(settings.work.packs) else EXIT_INTERNAL)
+    sys.exit(0 if verify_packs(settings) else EXIT_INTERNAL)
 
 
 @main.group()

@@ -134,6 +134,13 @@ class WorkSettings(Section):
     recycle_after_scans: int = Field(20, title="Scans after which the child process is replaced", ge=1)
 
 
+class PackRepository(Section):
+    """A repository of packs, as The Update Framework describes it."""
+
+    source: str = Field(title="Its address (http, https) or its folder, such as a mounted USB stick's")
+    root: Path = Field(title="Its first root.json, got by a way that is trusted")
+
+
 class PacksSettings(Section):
     """Which model packs are trusted, and which one wins."""
 
@@ -144,8 +151,7 @@ class PacksSettings(Section):
     prefer: tuple[str, ...] = Field(
         (), title="Names of packs; where two provide one structure, the one named first wins"
     )
-    update_from: str | None = Field(None, title="Address (http, https) or folder of the repository of packs")
-    update_root: Path | None = Field(None, title="The repository's first root.json, got by a way that is trusted")
+    repository: PackRepository | None = Field(None, title="Where `appliance packs update` looks for packs")
 
 
 class RetentionSettings(Section):

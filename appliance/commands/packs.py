@@ -3,57 +3,118 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from appliance.errors import ConfigurationError
-from appliance.packs.registry import available
+from appliance.errors import PackError
+from appliance.packs.choice import read_choice
+from appliance.packs.pack import MANIFEST, UNSIGNED, load
+from appliance.packs.registry import available, load_installed, load_trusted
+from appliance.packs.rules import Rules
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from pathlib import Path
 
-    from appliance.packs.pack import Pack
+    from appliance.config import Settings
+    from appliance.packs.pack import Manifest, Pack
 
 
-def list_packs(extra: Sequence[Path], *, as_json: bool) -> None:
-    """Print one line per pack."""
-    packs = available(extra)
+def list_packs(settings: Settings, *, as_json: bool) -> None:
+    """Print one line per pack: those in use, then those that are installed and not in use."""
+    rows = _rows(Rules.from_settings(settings))
     if as_json:
-        print(json.dumps([_identity(pack) for pack in packs], indent=1))  # noqa: T201
+        print(json.dumps(rows, indent=1))  # noqa: T201
         return
     from rich.console import Console
     from rich.table import Table
 
     table = Table(pad_edge=False)
-    for heading in ("Pack", "Version", "Provides", "Precisions", "Licence"):
+    for heading in ("Pack", "Version", "State", "Trust", "Provides", "Precisions", "Licence"):
         table.add_column(heading, overflow="fold")
-    for pack in packs:
-        table.add_row(
-            pack.name, pack.version, ", ".join(pack.structures), ", ".join(_precisions(pack)), pack.manifest.licence
-        )
+    for row in rows:
+        lists = (", ".join(row["provides"]), ", ".join(row["precisions"]))
+        table.add_row(row["name"], row["version"], ", ".join(row["states"]), row["trust"], *lists, row["licence"])
     Console(highlight=False).print(table)
 
 
-def show_pack(extra: Sequence[Path], name: str, *, as_json: bool) -> None:
+def _rows(rules: Rules) -> list[dict[str, Any]]:
+    choice = read_choice(rules.installed)
+    used = available(rules)
+    rows = []
+    for pack in used:
+        installed = choice.active.get(pack.name) == pack.version
+        rows.append(_identity(pack) | {"states": ["active"] if installed else ["active", _origin(pack)]})
+    for key, accepted in sorted(choice.installed.items()):
+        name, _, version = key.partition("/")
+        if choice.active.get(name) == version:
+            continue
+        states = ["previous"] if version in choice.history.get(name, []) else ["installed"]
+        states += ["shadow"] if choice.shadow.get(name) == version else []
+        states = ["failed"] if key in choice.failed else states
+        try:
+            row = _identity(load_installed(rules, name, version))
+        except PackError:
+            row = {"name": name, "version": version, "digest": accepted.digest, "trust": accepted.trust}
+            row |= {"provides": [], "precisions": [], "licence": ""}
+            states = ["failed"]
+        rows.append(row | {"states": states})
+    return rows
+
+
+def _origin(pack: Pack) -> str:
+    from appliance.packs.registry import shipped_folders
+
+    return "shipped" if pack.path in shipped_folders() else "folder"
+
+
+def show_pack(settings: Settings, name: str, *, as_json: bool) -> None:
     """Print what a pack is, gives and must not be used for, with its evidence.
+
+    Parameters
+    ----------
+    settings
+        The whole configuration.
+    name
+        A pack in use, ``NAME/VERSION`` for an installed one, or a folder.
+    as_json
+        Print JSON.
 
     Raises
     ------
-    ConfigurationError
-        There is no pack of this name.
+    PackError
+        There is no such pack, or it may not be used.
     """
-    packs = {pack.name: pack for pack in available(extra)}
-    if name not in packs:
-        raise ConfigurationError(f"there is no pack {name!r}; installed: {', '.join(packs) or 'none'}")
-    pack = packs[name]
+    pack = _find(Rules.from_settings(settings), name)
     if as_json:
         print(json.dumps(_identity(pack) | pack.manifest.model_dump(mode="json"), indent=1, ensure_ascii=False))  # noqa: T201
         return
     print("\n".join(_lines(pack)))  # noqa: T201
 
 
-def verify_packs(extra: Sequence[Path]) -> bool:
-    """Check digests and run the test vectors in every precision; print a line each.
+def _find(rules: Rules, name: str) -> Pack:
+    from pathlib import Path
+
+    folder = Path(name)
+    if (folder / MANIFEST).is_file():
+        return _load_for_reading(folder, rules)
+    first, _, version = name.partition("/")
+    if version:
+        return load_installed(rules, first, version)
+    packs = {pack.name: pack for pack in available(rules)}
+    if name not in packs:
+        raise PackError(f"There is no pack {name!r}; in use: {', '.join(packs) or 'none'}.")
+    return packs[name]
+
+
+def _load_for_reading(folder: Path, rules: Rules) -> Pack:
+    """Reading a pack needs no trust; what it is worth is printed with it."""
+    try:
+        return load_trusted(folder, rules)
+    except PackError:
+        return load(folder)
+
+
+def verify_packs(settings: Settings) -> bool:
+    """Check signatures and digests and run the test vectors in every precision; print a line each.
 
     Returns
     -------
@@ -63,8 +124,10 @@ def verify_packs(extra: Sequence[Path]) -> bool:
     from appliance.packs.selftest import self_test
 
     passed = True
-    for pack in available(extra):  # loading has compared every digest already
-        print(f"{pack.name} {pack.version}: {len(pack.manifest.files)} files whole, {pack.digest}")  # noqa: T201
+    for pack in available(Rules.from_settings(settings)):  # loading has compared every digest already
+        print(  # noqa: T201
+            f"{pack.name} {pack.version}: {pack.trust}, {len(pack.manifest.files)} files whole, {pack.digest}"
+        )
         for agreement in self_test(pack):
             word = "passed" if agreement.passed else "FAILED"
             asked = f"{agreement.engine} {agreement.precision}"
@@ -76,11 +139,12 @@ def verify_packs(extra: Sequence[Path]) -> bool:
     return passed
 
 
-def _identity(pack: Pack) -> dict[str, object]:
+def _identity(pack: Pack) -> dict[str, Any]:
     return {
         "name": pack.name,
         "version": pack.version,
         "digest": pack.digest,
+        "trust": pack.trust,
         "provides": list(pack.structures),
         "precisions": _precisions(pack),
         "licence": pack.manifest.licence,
@@ -91,21 +155,32 @@ def _precisions(pack: Pack) -> list[str]:
     return [f"{precision} ({network.engine})" for network in pack.manifest.networks for precision in network.precisions]
 
 
+_LICENCE_WORDS = {
+    "open": "any use",
+    "non-commercial": "no commercial use",
+    "restricted": "read the licence before any use",
+}
+
+
 def _lines(pack: Pack) -> list[str]:
     manifest = pack.manifest
     spacing = " × ".join(f"{value:g}" for value in manifest.input.spacing_mm)
     patch = " × ".join(str(value) for value in manifest.input.patch)
+    trust = "no signature that this box trusts" if pack.trust == UNSIGNED else pack.trust
     lines = [
         f"{pack.name} {pack.version}",
         f"digest:       {pack.digest}",
-        f"licence:      {manifest.licence} ({manifest.licence_class})",
+        f"trust:        {trust}",
+        f"licence:      {manifest.licence} ({manifest.licence_class}: {_LICENCE_WORDS[manifest.licence_class]})",
         f"intended use: {manifest.intended_use}",
         *(f"not for:      {exclusion}" for exclusion in manifest.exclusions),
         f"labels:       {manifest.provenance.labels}",
         *(f"trained on:   {source}" for source in manifest.provenance.trained_on),
         *(f"tested on:    {source}" for source in manifest.provenance.tested_on),
-        f"input:        {spacing} mm, tiles of {patch}",
+        f"input:        {spacing} mm, tiles of {patch}, overlap {manifest.input.overlap:g}",
+        *_intensity(manifest),
         "structures:   " + ", ".join(f"{item.name} (SCT {item.code})" for item in manifest.structures),
+        "precisions:   " + ", ".join(_precisions(pack)),
     ]
     for accuracy in manifest.accuracy:
         values = ", ".join(f"{name} {dice:.3f}" for name, dice in accuracy.dice.items())
@@ -115,3 +190,20 @@ def _lines(pack: Pack) -> list[str]:
         for speed in manifest.speed
     ]
     return lines
+
+
+def _intensity(manifest: Manifest) -> list[str]:
+    found = manifest.intensity
+    if found is None:
+        return []
+    facts = [
+        f"{word} {value:g}"
+        for word, value in (
+            ("from", found.low_hu),
+            ("to", found.high_hu),
+            ("mean", found.mean_hu),
+            ("deviation", found.deviation_hu),
+        )
+        if value is not None
+    ]
+    return [f"intensity:    {found.kind}" + (f" {', '.join(facts)} HU" if facts else "")]

@@ -164,7 +164,7 @@ class Manifest(_Part):
     """The whole of ``pack.toml``."""
 
     format: Literal[1]
-    name: str = Field(pattern=r"^[a-z][a-z0-9_-]{0,63}$")
+    name: str = Field(pattern=r"^[a-z][a-z0-9_-]{0,31}$")
     version: str = Field(pattern=r"^\d+\.\d+\.\d+$")
     licence: str
     licence_class: Literal["open", "non-commercial", "restricted"] = Field(

@@ -224,7 +224,10 @@ class Attempts:
         for message in messages:
             if message["event"] == "fallback":
                 _log.error(
-                    "pack_failed", pack=message["pack"], version=message["version"], instead=message["instead"] or "shipped"
+                    "pack_failed",
+                    pack=message["pack"],
+                    version=message["version"],
+                    instead=message["instead"] or "shipped",
                 )
                 self._store.events.record(EventKind.PACK_FAILED)
 

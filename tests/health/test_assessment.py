@@ -8,6 +8,7 @@ from appliance.health.model import (
     Disk,
     Machine,
     Pack,
+    PackTrust,
     Peer,
     PeerRole,
     Problem,
@@ -43,7 +44,9 @@ def peer(role: PeerRole, *, reachable: bool, echo: bool | None) -> tuple[Peer, .
     return (Peer(name="x", role=role, reachable=reachable, echo=echo, seconds=None),)
 
 
-PACK = Pack(name="trunk", version="1.0.0", digest="sha256:" + "0" * 64, self_test=SelfTest.FAILED, trust=PackTrust.SHIPPED)
+PACK = Pack(
+    name="trunk", version="1.0.0", digest="sha256:" + "0" * 64, self_test=SelfTest.FAILED, trust=PackTrust.SHIPPED
+)
 
 
 def test_a_box_without_problems_is_healthy():

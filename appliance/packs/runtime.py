@@ -1,0 +1,233 @@
+"""The packs of a process that screens: opened, self-tested, and exchanged between two scans, never within one.
+
+A pack that does not compute here what it should is replaced by the last good one; the replacement is kept in the
+choice, so that every process of the box takes it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import structlog
+
+from appliance.errors import InferenceError, PackError
+from appliance.packs.choice import NOT_INSTALLED, Failure, changing, fingerprint, read_choice
+from appliance.packs.registry import available, load_installed, providers
+from appliance.packs.selftest import vector_agreement
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from appliance.inference.engines import Engine
+    from appliance.packs.pack import Pack
+    from appliance.packs.rules import Rules
+
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Computing:
+    """How networks are run; see :func:`appliance.inference.engines.open_engine`."""
+
+    engine: str = "auto"
+    precision: str = "auto"
+    threads: int = 0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class OpenPack:
+    """A verified pack with its network, compiled and self-tested on this machine.
+
+    Attributes
+    ----------
+    pack, engine
+        What they are.
+    self_test
+        Share of the test vectors' labels reproduced.
+    """
+
+    pack: Pack
+    engine: Engine
+    self_test: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Snapshot:
+    """What one scan is screened with, from its first tile to its report.
+
+    Attributes
+    ----------
+    packs
+        Ordered by name.
+    providers
+        Structure to the name of the pack that gives it.
+    shadows
+        Installed packs that run beside the active ones, name and version; opened by who needs them.
+    """
+
+    packs: tuple[OpenPack, ...]
+    providers: dict[str, str]
+    shadows: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Fallback:
+    """A version that was taken out of use.
+
+    Attributes
+    ----------
+    name, version
+        Which.
+    instead
+        The version used from now on; empty for the shipped one.
+    text
+        Why, as a sentence.
+    """
+
+    name: str
+    version: str
+    instead: str
+    text: str
+
+
+class Runtime:
+    """The packs of one process.
+
+    Parameters
+    ----------
+    rules
+        Where packs lie and which are trusted.
+    computing
+        How networks are run.
+    """
+
+    def __init__(self, rules: Rules, computing: Computing) -> None:
+        self._rules = rules
+        self._computing = computing
+        self._opened: dict[str, OpenPack] = {}
+        self._current: Snapshot | None = None
+        self._seen = (-1, -1, -1)
+        self._fallbacks: list[Fallback] = []
+
+    def snapshot(self) -> Snapshot:
+        """Return what the next scan is screened with.
+
+        Files are read and verified, and networks compiled and tested, only when the choice has changed since.
+
+        Raises
+        ------
+        PackError, InferenceError
+            A pack cannot be used and there is none to fall back to.
+        """
+        seen = fingerprint(self._rules.installed)
+        if self._current is None or seen != self._seen:
+            self._current = self._load()
+            # Taken before loading: a change in between, a fallback's included, is looked at once more next time.
+            self._seen = seen
+        return self._current
+
+    def take_fallbacks(self) -> list[Fallback]:
+        """Return what was taken out of use since the last call."""
+        taken, self._fallbacks = self._fallbacks, []
+        return taken
+
+    def open(self, pack: Pack) -> OpenPack:
+        """Compile a pack's network and run its test vectors, or return it from before.
+
+        Raises
+        ------
+        PackError
+            It does not compute here what it should.
+        InferenceError
+            No engine could run it.
+        """
+        if pack.digest not in self._opened:
+            self._opened[pack.digest] = open_tested(pack, self._computing)
+        return self._opened[pack.digest]
+
+    def shadow(self, name: str, version: str) -> OpenPack:
+        """Load and open an installed pack that runs as a shadow."""
+        return self.open(load_installed(self._rules, name, version))
+
+    def _load(self) -> Snapshot:
+        while True:
+            packs = available(self._rules, on_failure=self._fall_back)
+            try:
+                opened = tuple(self._open_or_fall_back(pack) for pack in packs)
+            except _FellBack:
+                continue
+            break
+        shadows = tuple(sorted(read_choice(self._rules.installed).shadow.items()))
+        in_use = {item.pack.digest for item in opened}
+        self._opened = {digest: item for digest, item in self._opened.items() if digest in in_use}
+        return Snapshot(opened, providers(packs, self._rules.prefer), shadows)
+
+    def _open_or_fall_back(self, pack: Pack) -> OpenPack:
+        try:
+            return self.open(pack)
+        except (PackError, InferenceError) as error:
+            root = self._rules.installed
+            if root is None or not pack.path.is_relative_to(root):
+                raise
+            self._fall_back(pack.name, pack.version, str(error))
+            raise _FellBack from error
+
+    def _fall_back(self, name: str, version: str, text: str) -> str:
+        if self._rules.installed is None:
+            raise PackError(text)
+        with changing(self._rules.installed) as choice:
+            if choice.active.get(name) == version:
+                choice.failed[f"{name}/{version}"] = Failure(text=text, at=datetime.now(UTC))
+                choice.step_back(name)
+            instead = choice.active.get(name, NOT_INSTALLED)
+        _log.error("pack_fell_back", pack=name, version=version, instead=instead or "shipped", why=text)
+        self._fallbacks.append(Fallback(name, version, instead, text))
+        return instead
+
+
+class _FellBack(Exception):  # noqa: N818  # a signal to begin again, not an error
+    """The choice has changed; load again."""
+
+
+def open_tested(pack: Pack, computing: Computing) -> OpenPack:
+    """Compile a pack's network as it will be used and run its test vectors.
+
+    With precision ``"auto"``, one that this machine computes wrongly is passed over for the next.
+
+    Raises
+    ------
+    PackError
+        It reproduces too few of its test vectors' labels.
+    InferenceError
+        No engine could run it.
+    """
+    from appliance.inference.engines import open_engine
+
+    failures = []
+    for precision in _candidates(pack, computing):
+        engine = open_engine(pack, engine=computing.engine, precision=precision, threads=computing.threads)
+        share, minimum = vector_agreement(pack, engine, expected_in=_asked(pack, engine, precision))
+        if share >= minimum:
+            return OpenPack(pack, engine, share)
+        failures.append(f"{engine.name} {engine.precision}: {share:.4f}")
+        _log.error("pack_self_test_failed", pack=pack.name, engine=engine.name, precision=engine.precision, share=share)
+    raise PackError(
+        f"Pack {pack.name} {pack.version} does not compute on this machine what it should: too few labels of its test "
+        f"vectors agree ({'; '.join(failures)})."
+    )
+
+
+def _candidates(pack: Pack, computing: Computing) -> Sequence[str]:
+    if computing.precision != "auto":
+        return (computing.precision,)
+    # The first is open_engine's own choice with its fallback from engine to engine.
+    return ("auto", *(item for item in ("bf16", "f32") if pack.network("openvino", item) is not None))
+
+
+def _asked(pack: Pack, engine: Engine, precision: str) -> str:
+    """Precision whose stored labels are expected."""
+    if precision != "auto":
+        return precision
+    return next(item for item in ("int8", "bf16", "f32") if pack.network(engine.name, item) is not None)
