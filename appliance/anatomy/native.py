@@ -111,15 +111,15 @@ def _below(
     result = np.empty(shape, dtype=bool)
     if sorted(axes) == [0, 1, 2] and np.allclose(matrix, aligned, atol=1e-4):
         ordered = np.ascontiguousarray(field.transpose(axes))  # the field's axes in the volume's order
-        weights = [
-            _linear_weights(shape[axis], field.shape[map_axis], float(matrix[map_axis, axis]), float(offset[map_axis]))
+        taps = [
+            _linear_taps(shape[axis], field.shape[map_axis], float(matrix[map_axis, axis]), float(offset[map_axis]))
             for axis, map_axis in enumerate(axes)
         ]
         for index in range(shape[0]):
-            row = weights[0][index]
-            used = np.flatnonzero(row)
-            plane = np.tensordot(row[used], ordered[used], axes=1)
-            result[index] = (weights[1] @ plane @ weights[2].T) <= level
+            plane = _between(ordered, _one(taps[0], index))[0]
+            # the transpose keeps the gathered axis first, where gathering is quick
+            columns_first = _between(np.ascontiguousarray(plane.T), taps[2])
+            result[index] = _between(np.ascontiguousarray(columns_first.T), taps[1]) <= level
         return result
     from scipy import ndimage
 
@@ -133,14 +133,25 @@ def _below(
     return result
 
 
-def _linear_weights(size: int, source_size: int, step: float, first: float) -> NDArray[np.float32]:
-    """Rows of a linear interpolation from ``source_size`` samples to ``size``; beyond the ends the end goes on."""
+_Taps = tuple["NDArray[np.intp]", "NDArray[np.float32]"]
+
+
+def _linear_taps(size: int, source_size: int, step: float, first: float) -> _Taps:
+    """Lower neighbour and its distance for ``size`` positions on ``source_size`` samples; the ends go on outside."""
     position = np.clip(first + step * np.arange(size), 0.0, source_size - 1.0)
-    lower = np.minimum(position.astype(int), max(source_size - 2, 0))
-    fraction = (position - lower).astype(np.float32)
-    weights = np.zeros((size, source_size), dtype=np.float32)
-    rows = np.arange(size)
-    weights[rows, lower] = 1.0 - fraction
-    if source_size > 1:
-        weights[rows, lower + 1] += fraction
-    return weights
+    lower = np.minimum(position.astype(np.intp), max(source_size - 2, 0))
+    return lower, (position - lower).astype(np.float32)
+
+
+def _one(taps: _Taps, index: int) -> _Taps:
+    return taps[0][index : index + 1], taps[1][index : index + 1]
+
+
+def _between(values: NDArray[np.float32], taps: _Taps) -> NDArray[np.float32]:
+    """Interpolate linearly along the first axis."""
+    lower, fraction = taps
+    upper = np.minimum(lower + 1, values.shape[0] - 1)
+    weight = fraction.reshape(-1, *(1,) * (values.ndim - 1))
+    low = values[lower]
+    interpolated: NDArray[np.float32] = low + weight * (values[upper] - low)
+    return interpolated
