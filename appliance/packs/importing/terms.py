@@ -1,0 +1,85 @@
+"""From the class names of other people's models to the structure vocabulary."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from appliance.anatomy.structures import STRUCTURES
+from appliance.errors import PackError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+_RIBS = range(1, 13)
+
+#: TotalSegmentator's class names (versions 1 and 2) where they differ from ours. Not in it, because DICOM has no code
+#: for exactly that: hips, gluteal, iliopsoas and deep back muscles, S1, the portal with the splenic vein, renal cysts.
+TOTALSEGMENTATOR: dict[str, str] = {
+    **{f"rib_{side}_{number}": f"ribs_{side}" for side in ("left", "right") for number in _RIBS},
+    **{f"vertebrae_{name.removeprefix('vertebra_')}": name for name in STRUCTURES if name.startswith("vertebra_")},
+    "clavicula_left": "clavicle_left",
+    "clavicula_right": "clavicle_right",
+    "iliac_vena_left": "iliac_vein_left",
+    "iliac_vena_right": "iliac_vein_right",
+}
+
+#: In place of a structure: the class is known and its voxels are background.
+NOTHING = ""
+
+
+def structure_channels(
+    labels: Mapping[str, int], chosen: Mapping[str, str], *, drop_unknown: bool = False
+) -> dict[str, tuple[int, ...]]:
+    """Say which channels of a network mean which structure.
+
+    Parameters
+    ----------
+    labels
+        Class name to channel, background apart.
+    chosen
+        Class name to structure, or to an empty string for "leave it out"; what the caller says wins.
+    drop_unknown
+        Leave out classes that nobody names a structure for, instead of refusing.
+
+    Returns
+    -------
+    dict[str, tuple[int, ...]]
+        Structure to channels, in the order of the first channel.
+
+    Raises
+    ------
+    PackError
+        A class has no coded structure, or ``chosen`` speaks of a class or a structure that does not exist.
+    """
+    _check(labels, chosen)
+    found: dict[str, list[int]] = {}
+    unknown = []
+    for name, channel in sorted(labels.items(), key=lambda item: item[1]):
+        structure = chosen.get(name, TOTALSEGMENTATOR.get(name, name if name in STRUCTURES else None))
+        if structure is None:
+            unknown.append(name)
+        elif structure != NOTHING:
+            found.setdefault(structure, []).append(channel)
+    if unknown and not drop_unknown:
+        raise PackError(
+            f"No coded structure is known for {_listed(unknown)}. Say which one each is with --map CLASS=STRUCTURE, "
+            "leave one out with --map CLASS=, or leave all of them out with --drop-unknown."
+        )
+    if not found:
+        raise PackError(
+            "None of the network's classes is a structure of the vocabulary, so the pack would give nothing."
+        )
+    return {structure: tuple(channels) for structure, channels in found.items()}
+
+
+def _check(labels: Mapping[str, int], chosen: Mapping[str, str]) -> None:
+    strange = [name for name in chosen if name not in labels]
+    if strange:
+        raise PackError(f"The network has no class {_listed(strange)}; it has {_listed(list(labels))}.")
+    missing = sorted({name for name in chosen.values() if name != NOTHING and name not in STRUCTURES})
+    if missing:
+        raise PackError(f"The vocabulary has no structure {_listed(missing)}.")
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names)
