@@ -51,9 +51,9 @@ def write_key_image(path: Path, scan: Scan, title: str, evidence: Evidence) -> N
     canvas = Image.new("RGB", (_SIDE_PX, _SIDE_PX + band_px + 32), (0, 0, 0))
     canvas.paste(picture, ((_SIDE_PX - size[0]) // 2, (_SIDE_PX - size[1]) // 2))
     draw = ImageDraw.Draw(canvas)
-    draw.text((8, _SIDE_PX // 2 - 10), "R", font=font, fill=(255, 255, 0))
-    draw.text((_SIDE_PX - 22, _SIDE_PX // 2 - 10), "L", font=font, fill=(255, 255, 0))
-    draw.text((_SIDE_PX // 2 - 6, 4), "A", font=font, fill=(255, 255, 0))
+    middle = _SIDE_PX // 2
+    for letter, place in (("R", (8, middle - 10)), ("L", (_SIDE_PX - 22, middle - 10)), ("A", (middle - 6, 4))):
+        draw.text(place, letter, font=font, fill=(255, 255, 0), stroke_width=2, stroke_fill=(0, 0, 0))
     draw.text((12, _SIDE_PX + 8), title, font=font, fill=(255, 255, 255))
     for row, line in enumerate(lines):
         draw.text((12, _SIDE_PX + 36 + 24 * row), line, font=font, fill=(220, 220, 220))
