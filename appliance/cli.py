@@ -226,7 +226,10 @@ def packs_list(as_json: bool, settings: Settings) -> None:
 @_json_option
 @_with_settings
 def packs_show(name: str, as_json: bool, settings: Settings) -> None:
-    """Show what a pack provides, its evidence and its limits."""
+    """Show what a pack provides, its evidence and its limits.
+
+    NAME is a pack in use, NAME/VERSION an installed one, or a folder.
+    """
     from appliance.commands.packs import show_pack
 
     show_pack(settings, name, as_json=as_json)
@@ -239,6 +242,85 @@ def packs_verify(settings: Settings) -> None:
     from appliance.commands.packs import verify_packs
 
     sys.exit(0 if verify_packs(settings) else EXIT_INTERNAL)
+
+
+@packs.command("keygen")
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--name", default="packs", show_default=True, help="First part of the two files' names.")
+@click.option("--role", type=click.Choice(["site", "vendor", "release"]), default="site", show_default=True)
+@click.option("--holder", required=True, help="Whose key it is, in words.")
+@click.option("--days", type=click.IntRange(1, 3660), default=730, show_default=True, help="Days until it expires.")
+def packs_keygen(folder: Path, name: str, role: str, holder: str, days: int) -> None:
+    """Make a key pair that signs packs: NAME.private.pem and NAME.public.json in FOLDER."""
+    from appliance.commands.pack_life import keygen
+
+    keygen(folder, name, role=role, holder=holder, days=days)
+
+
+@packs.command("sign")
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--key", required=True, type=click.Path(path_type=Path), help="NAME.private.pem, its public file beside.")
+def packs_sign(folder: Path, key: Path) -> None:
+    """Verify the pack in FOLDER and sign it (pack.sig)."""
+    from appliance.commands.pack_life import sign_pack
+
+    sign_pack(folder, key)
+
+
+@packs.command("install")
+@click.argument("source", type=click.Path(path_type=Path))
+@click.option("--activate", "then_activate", is_flag=True, help="Use it from the next scan on.")
+@_with_settings
+def packs_install(source: Path, then_activate: bool, settings: Settings) -> None:
+    """Install the pack in SOURCE (a folder or a zip file) once signature, files and self-test are good."""
+    from appliance.commands.pack_life import install_pack
+
+    install_pack(source, settings, then_activate=then_activate)
+
+
+@packs.command("activate")
+@click.argument("name")
+@click.argument("version")
+@_with_settings
+def packs_activate(name: str, version: str, settings: Settings) -> None:
+    """Use an installed VERSION from the next scan on; "shipped" is what came with the appliance."""
+    from appliance.commands.pack_life import activate_pack
+
+    activate_pack(name, version, settings)
+
+
+@packs.command("rollback")
+@click.argument("name")
+@_with_settings
+def packs_rollback(name: str, settings: Settings) -> None:
+    """Return to the version that was active before."""
+    from appliance.commands.pack_life import rollback_pack
+
+    rollback_pack(name, settings)
+
+
+@packs.command("shadow")
+@click.argument("name")
+@click.argument("version", required=False)
+@click.option("--off", is_flag=True, help="Stop it.")
+@_json_option
+@_with_settings
+def packs_shadow(name: str, version: str | None, off: bool, as_json: bool, settings: Settings) -> None:
+    """Run an installed VERSION beside the active one, or print how far they agree."""
+    from appliance.commands.pack_life import shadow_pack
+
+    shadow_pack(name, version, settings, off=off, as_json=as_json)
+
+
+@packs.command("remove")
+@click.argument("name")
+@click.argument("version")
+@_with_settings
+def packs_remove(name: str, version: str, settings: Settings) -> None:
+    """Delete an installed VERSION that is not in use."""
+    from appliance.commands.pack_life import remove_pack
+
+    remove_pack(name, version, settings)
 
 
 @main.group()

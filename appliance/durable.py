@@ -18,8 +18,15 @@ def free_bytes(path: Path) -> int:
     return figures.f_bavail * figures.f_frsize
 
 
-def write_durably(path: Path, data: bytes) -> None:
+def write_durably(path: Path, data: bytes, *, owner: tuple[int, int] | None = None) -> None:
     """Write a small file so that after a power cut either the old or the new content is there, whole.
+
+    Parameters
+    ----------
+    path, data
+        What to write where.
+    owner
+        User and group that the file shall belong to; ``None`` leaves it to the process.
 
     Raises
     ------
@@ -30,6 +37,8 @@ def write_durably(path: Path, data: bytes) -> None:
     descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
     try:
         try:
+            if owner is not None:
+                os.fchown(descriptor, *owner)
             write_all(descriptor, data)
             os.fsync(descriptor)
         finally:

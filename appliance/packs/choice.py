@@ -131,19 +131,45 @@ def changing(root: Path) -> Iterator[Choice]:
     PackError
         The folder cannot be written, or the file is damaged.
     """
-    try:
-        root.mkdir(parents=True, exist_ok=True, mode=0o755)
-        descriptor = os.open(root / _LOCK, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise PackError(f"{root}: the folder of the installed packs cannot be written ({error.strerror}).") from error
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    with locked(root, _LOCK):
         choice = read_choice(root)
         yield choice
         text = json.dumps(choice.model_dump(mode="json"), indent=1, ensure_ascii=False) + "\n"
         try:
-            write_durably(root / FILE, text.encode())
+            write_durably(root / FILE, text.encode(), owner=owner_of(root))
         except OSError as error:
             raise PackError(f"{root / FILE}: the choice of packs cannot be written ({error.strerror}).") from error
+
+
+@contextmanager
+def locked(root: Path, name: str) -> Iterator[None]:
+    """Let nobody else into the block; the kernel lets go when the process ends, however it ends.
+
+    Raises
+    ------
+    PackError
+        The folder cannot be written.
+    """
+    try:
+        root.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        root.mkdir(exist_ok=True, mode=0o755)
+        owner = owner_of(root)
+        descriptor = os.open(root / name, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        if owner is not None:
+            os.chown(root, *owner)
+            os.fchown(descriptor, *owner)
+    except OSError as error:
+        raise PackError(f"{root}: the folder of the installed packs cannot be written ({error.strerror}).") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
     finally:
         os.close(descriptor)
+
+
+def owner_of(root: Path) -> tuple[int, int] | None:
+    """Return whom files in the folder of packs shall belong to: root works for the owner of the state directory."""
+    if os.geteuid() != 0:
+        return None
+    found = root.parent.stat()
+    return found.st_uid, found.st_gid

@@ -63,7 +63,9 @@ def print_report(report: dict[str, Any], console: Console) -> None:
     for note in scan["notes"]:
         console.print(f"note: {note}", highlight=False)
     packs = ", ".join(
-        f"{pack['name']} {pack['version']} ({pack['precision']} on {pack['device']})" for pack in report["packs"]
+        f"{pack['name']} {pack['version']} ({pack['precision']} on {pack['device']}"
+        + (", WITHOUT A SIGNATURE)" if pack.get("trust") == "unsigned" else ")")
+        for pack in report["packs"]
     )
     seconds = report["timings"].get("total_s")
     console.print(f"networks: {packs or 'none were needed'}; {seconds} s", highlight=False)
