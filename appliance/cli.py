@@ -323,6 +323,61 @@ def packs_remove(name: str, version: str, settings: Settings) -> None:
     remove_pack(name, version, settings)
 
 
+@packs.command("import")
+@click.argument("source", type=click.Path(path_type=Path))
+@click.option("--from", "kind", required=True, type=click.Choice(["nnunet", "onnx"]), help="What SOURCE is.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="The pack's folder; must not exist yet.")
+@click.option("--name", required=True, help="Name of the pack.")
+@click.option("--version", "pack_version", default="0.1.0", show_default=True)
+@click.option("--licence", default="", help="Licence of the weights; never guessed.")
+@click.option("--licence-class", default="restricted", type=click.Choice(["open", "non-commercial", "restricted"]))
+@click.option("--intended-use", default="", help="What it may be used for; never guessed.")
+@click.option("--exclude", "exclusions", multiple=True, help="What it must not be used for.")
+@click.option("--trained-on", multiple=True, help="Scans that it learned from.")
+@click.option("--tested-on", multiple=True, help="Scans that no training step saw.")
+@click.option("--labels", default="", help="Who or what made the labels.")
+@click.option(
+    "--map", "mapping", multiple=True, metavar="CLASS=STRUCTURE", help="What a class is; CLASS= leaves it out."
+)
+@click.option("--drop-unknown", is_flag=True, help="Leave out classes with no coded structure.")
+@click.option("--weights", default="f16", type=click.Choice(["f16", "f32"]), show_default=True, help="As stored.")
+@click.option("--spec", type=click.Path(path_type=Path), help="onnx: TOML that says what the file does not.")
+@click.option("--fold", "folds", multiple=True, help="nnunet: folds to average; all of them when not given.")
+@click.option("--checkpoint", default="checkpoint_final.pth", show_default=True, help="nnunet: file in each fold.")
+@click.option("--orientation", default="auto", show_default=True, help="nnunet: axes of the training images, as RAS.")
+@click.option("--resampling", default="nnunet", type=click.Choice(["nnunet", "area"]), show_default=True)
+@click.option(
+    "--step-size", default=0.5, type=click.FloatRange(0.25, 1.0), show_default=True, help="nnunet: of a tile."
+)
+@click.option("--mirror", is_flag=True, help="nnunet: average over mirrorings, up to eight times the work.")
+@click.option("--skip-air", is_flag=True, help="nnunet: no tiles for the room around the patient.")
+@click.option("--precision", "precisions", multiple=True, default=["f32"], type=click.Choice(["f32", "bf16"]))
+def packs_import(
+    source: Path,
+    kind: str,
+    out: Path,
+    spec: Path | None,
+    weights: str,
+    pack_version: str,
+    mapping: tuple[str, ...],
+    **options: Any,
+) -> None:
+    """Make a pack of a trained network: nnU-Net's results folder, or an ONNX file.
+
+    This needs the extra `import` and is done on a workstation, never on the box.
+    """
+    from appliance.commands import packs_import as importing
+
+    known = ("name", "licence", "licence_class", "intended_use", "exclusions", "trained_on", "tested_on", "labels")
+    said = importing.declaration(version=pack_version, **{key: options.pop(key) for key in known})
+    if kind == "nnunet":
+        importing.from_nnunet(source, out, said, mapping=mapping, weights=weights, **options)
+    elif spec is None:
+        raise click.UsageError("--from onnx needs --spec.")
+    else:
+        importing.from_onnx(source, spec, out, said, weights=weights)
+
+
 @main.group()
 def config() -> None:
     """The configuration: effective settings, and checking a file."""
