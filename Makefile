@@ -44,6 +44,7 @@ generate: $(DEVELOP)  ## write the files that are made from the code: configurat
 	$(VENV)/bin/appliance config reference --format schema > provisioning/appliance.schema.json
 	$(VENV)/bin/appliance config reference --format markdown > docs/configuration.md
 	$(VENV)/bin/python -c "from appliance.health.schemas import write; write()"
+	$(VENV)/bin/python -c "from appliance.packs.schema import write; write()"
 
 lock: $(DEVELOP)  ## solve the dependencies again and write the hashed requirements files
 	$(COMPILE) --upgrade --output-file requirements.txt pyproject.toml
