@@ -59,13 +59,15 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         The file is missing, cut short, not a checkpoint of nnU-Net, or wants to run something when it is read.
     """
     import pickle
+    import warnings
 
     import torch
 
     if not path.is_file():
         raise PackError(f"{path}: there is no such checkpoint.")
     try:
-        with torch.serialization.safe_globals(_safe()):
+        with torch.serialization.safe_globals(_safe()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # PyTorch's remarks on odd pickles; what is too odd is refused below
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         wanted = _unsafe(path)
