@@ -378,6 +378,30 @@ def packs_import(
         importing.from_onnx(source, spec, out, said, weights=weights)
 
 
+@packs.command("update")
+@click.argument("names", nargs=-1)
+@click.option("--from", "source", help="Address or folder of the repository; by default packs.repository.source.")
+@click.option("--root", type=click.Path(path_type=Path), help="Its root metadata; by default packs.repository.root.")
+@_with_settings
+def packs_update(names: tuple[str, ...], source: str | None, root: Path | None, settings: Settings) -> None:
+    """Install what a repository has that is newer; NAMES adds packs that this box does not know yet."""
+    from appliance.commands.pack_life import update_packs
+
+    update_packs(settings, source=source, root=root, names=names)
+
+
+@packs.command("publish")
+@click.argument("repository", type=click.Path(path_type=Path))
+@click.argument("folders", nargs=-1, type=click.Path(path_type=Path))
+@click.option("--keys", required=True, type=click.Path(path_type=Path), help="Folder of the repository's private keys.")
+@click.option("--days", type=click.IntRange(1, 366), default=30, show_default=True, help="Days until boxes refuse it.")
+def packs_publish(repository: Path, folders: tuple[Path, ...], keys: Path, days: int) -> None:
+    """Put the signed packs in FOLDERS into REPOSITORY, or only sign its lists again."""
+    from appliance.commands.pack_life import publish_packs
+
+    publish_packs(repository, keys, folders, days=days)
+
+
 @main.group()
 def config() -> None:
     """The configuration: effective settings, and checking a file."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from appliance.errors import StoreError
+from appliance.errors import ConfigurationError, StoreError
 from appliance.packs.rules import Rules
 from appliance.packs.runtime import Computing
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from appliance.config import Settings
@@ -111,6 +112,37 @@ def _print_agreement(settings: Settings, name: str, version: str | None, *, as_j
             f"  {structure}: Dice {values['dice_mean']:.3f} (least {values['dice_least']:.3f}), "
             f"volume {values['volume_difference_ml']:+.1f} ml, {values['scans']} scans"
         )
+
+
+def update_packs(settings: Settings, *, source: str | None, root: Path | None, names: Sequence[str]) -> None:
+    """Install what is newer in a repository.
+
+    Raises
+    ------
+    ConfigurationError
+        Nobody says where the repository or its root metadata is.
+    """
+    from appliance.packs.update import update
+
+    configured = settings.packs.repository
+    source = source or (configured.source if configured else None)
+    root = root or (configured.root if configured else None)
+    if source is None or root is None:
+        raise ConfigurationError("no repository of packs: give --from and --root, or set packs.repository")
+    installed = update(source, root, Rules.from_settings(settings), _computing(settings), names=names)
+    for pack in installed:
+        print(f"{pack.name} {pack.version}: installed ({pack.trust}); not active yet")  # noqa: T201
+    if not installed:
+        print("nothing newer")  # noqa: T201
+
+
+def publish_packs(repository: Path, keys: Path, folders: Sequence[Path], *, days: int) -> None:
+    """Publish and say what boxes need."""
+    from appliance.packs.repository import publish
+
+    root = publish(repository, keys, folders, days=days)
+    print(f"{repository}: {len(folders)} packs added; good for {days} days, then sign it again")  # noqa: T201
+    print(f"root metadata for packs.repository.root of every box: {root}")  # noqa: T201
 
 
 def _record(settings: Settings) -> None:

@@ -40,7 +40,7 @@ def small_pack(tmp_path_factory) -> Path:
     """A pack with the shipped one's names and structures and a network of one convolution, which compiles at once."""
     folder = tmp_path_factory.mktemp("small") / "trunk"
     folder.mkdir()
-    patch, channels = (8, 8, 8), 6
+    patch, channels = (32, 32, 32), 6
     openvino = import_openvino()
     hu = openvino.opset13.parameter([1, 1, *patch], np.float32)
     weights = np.linspace(-1, 1, channels, dtype=np.float32).reshape(channels, 1, 1, 1, 1)
@@ -74,7 +74,7 @@ date = "2026-01-01"
 [input]
 orientation = "head-back-left"
 spacing_mm = [3.0, 3.0, 3.0]
-patch = [8, 8, 8]
+patch = [32, 32, 32]
 overlap = 0.25
 fill_hu = -1024
 {structures}
