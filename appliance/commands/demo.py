@@ -97,7 +97,9 @@ def _material(paths: Sequence[Path], folder: Path, console: Console) -> tuple[li
     if paths:
         from appliance.dicom.image.files import read_inputs
 
-        inputs = read_inputs(paths, folder / "input")
+        work = folder / "input"
+        work.mkdir()
+        inputs = read_inputs(paths, work)
         return [path for series in inputs.series for path in series.paths], None
     from appliance.phantom import PhantomOptions, write_series
 

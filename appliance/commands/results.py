@@ -91,7 +91,10 @@ def retry(settings: Settings, reference: str) -> int:
 
 def print_scan(store: Store, scan: ScanRow, console: Console) -> None:
     """Print one scan's report, or where it stands."""
-    console.print(f"[bold]Scan {scan.id}[/], revision {scan.revision}, {scan.instances} images: {_where(scan)}")
+    from rich.markup import escape
+
+    where = escape(_where(scan))
+    console.print(f"[bold]Scan {scan.id}[/], revision {scan.revision}, {scan.instances} images: {where}")
     result = store.results.get(scan.id)
     if result is not None:
         print_report(result.report, console)
@@ -152,6 +155,7 @@ def _list(store: Store, console: Console, *, as_json: bool) -> None:
     if not rows:
         console.print("No scan has arrived yet.")
         return
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table(pad_edge=False)
@@ -165,7 +169,7 @@ def _list(store: Store, console: Console, *, as_json: bool) -> None:
             str(scan.instances),
             time.strftime("%Y-%m-%d %H:%M", time.localtime(scan.created_at)),
             scan.state.value,
-            _one_line(scan, result.report if result is not None else None),
+            escape(_one_line(scan, result.report if result is not None else None)),
         )
     console.print(table)
 

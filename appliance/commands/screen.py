@@ -50,7 +50,8 @@ def run(paths: Sequence[Path], *, settings: Settings, out: Path | None, as_json:
     from appliance.dicom.image.files import read_inputs
     from appliance.logs import configure
 
-    configure("warning", "text")
+    # a program reads the output and a person the table: only what needs attention is logged beside them
+    configure("debug" if settings.box.log_level == "debug" else "warning", settings.box.log_format)
     errors = Console(stderr=True, highlight=False, soft_wrap=True)
     with tempfile.TemporaryDirectory(prefix="appliance-screen-") as work:
         try:

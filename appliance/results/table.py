@@ -42,12 +42,14 @@ def print_report(report: dict[str, Any], console: Console) -> None:
     console
         Where to print.
     """
+    from rich.markup import escape
     from rich.table import Table
 
     scan = report["scan"]
+    kernel = escape(scan.get("kernel") or "unknown")  # from the header: brackets in it are not markup
     spacing = " × ".join(f"{value:g}" for value in scan["spacing_mm"])
     console.print(
-        f"CT, {scan['slices']} slices of {spacing} mm, kernel {scan.get('kernel') or 'unknown'}, "
+        f"CT, {scan['slices']} slices of {spacing} mm, kernel {kernel}, "
         f"contrast: {scan['contrast']}, covers: {', '.join(scan['coverage']) or 'not judged'}",
         highlight=False,
     )
@@ -58,10 +60,10 @@ def print_report(report: dict[str, Any], console: Console) -> None:
         status = item["status"]
         detail = item["summary"] or (item["reason"] or {}).get("text", "")
         detail += "".join(f"\nnote: {caveat}" for caveat in item["caveats"])
-        table.add_row(title_of(item["name"]), f"[{_STATUS_STYLE[status]}]{_STATUS_WORDS[status]}[/]", detail)
+        table.add_row(title_of(item["name"]), f"[{_STATUS_STYLE[status]}]{_STATUS_WORDS[status]}[/]", escape(detail))
     console.print(table)
     for note in scan["notes"]:
-        console.print(f"note: {note}", highlight=False)
+        console.print(f"note: {note}", highlight=False, markup=False)
     packs = ", ".join(
         f"{pack['name']} {pack['version']} ({pack['precision']} on {pack['device']}"
         + (", WITHOUT A SIGNATURE)" if pack.get("trust") == "unsigned" else ")")

@@ -45,6 +45,7 @@ def test_results_lists_the_last_scans(run, box):
     assert ran.exit_code == 0
     assert "refused" in ran.output
     assert "gap" in ran.output
+    assert "missing_slice" in run("results", "1", "--config", box[0]).output
 
 
 @pytest.mark.parametrize("reference", ["1", "A0", "1.2.0", "1.2.0.3"])

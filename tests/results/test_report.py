@@ -84,6 +84,14 @@ def test_the_table_has_the_finding_and_the_reason(report):
     assert "not reviewed" in text
 
 
+def test_text_from_a_header_is_not_taken_for_markup(report):
+    stream = io.StringIO()
+    odd = report | {"scan": report["scan"] | {"kernel": "[/b] FC[51]", "notes": ["[red]note"]}}
+    print_report(odd, Console(file=stream, width=140))
+    assert "kernel [/b] FC[51]" in stream.getvalue()
+    assert "[red]note" in stream.getvalue()
+
+
 def test_a_sentence_for_every_screening(report):
     lines = sentences(report)
     assert len(lines) == 2
