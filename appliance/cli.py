@@ -209,6 +209,9 @@ def doctor(as_json: bool, settings: Settings) -> None:
 @main.group()
 def packs() -> None:
     """Model packs: the networks on this box."""
+    from appliance.logs import configure
+
+    configure("warning", "text")
 
 
 @packs.command("list")

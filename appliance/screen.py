@@ -123,22 +123,15 @@ def screen_series(
     return report
 
 
-def prepare(settings: Settings) -> list[Fallback]:
-    """Open and self-test the packs before the first scan comes; also useful between two scans.
-
-    Returns
-    -------
-    list[Fallback]
-        Packs that were taken out of use since the last call.
+def prepare(settings: Settings) -> None:
+    """Open and self-test the packs before the first scan comes.
 
     Raises
     ------
     PackError, InferenceError
         No usable network.
     """
-    runtime = _runtime(settings)
-    runtime.snapshot()
-    return runtime.take_fallbacks()
+    _runtime(settings).snapshot()
 
 
 def take_fallbacks(settings: Settings) -> list[Fallback]:

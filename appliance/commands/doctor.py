@@ -61,6 +61,9 @@ def run(settings: Settings, *, as_json: bool) -> int:
     int
         0 all well, 1 warnings, 2 problems.
     """
+    from appliance.logs import configure
+
+    configure("error", "text")
     checks = [check for examine in _EXAMINATIONS for check in _guarded(examine, settings)]
     if as_json:
         print(json.dumps([asdict(check) for check in checks], indent=1, ensure_ascii=False))  # noqa: T201

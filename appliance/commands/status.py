@@ -49,9 +49,11 @@ def run(settings: Settings, *, as_json: bool) -> int:
     int
         0 healthy, 1 degraded, 2 down.
     """
+    from appliance.logs import configure
     from appliance.services.health import installed_packs, measure
     from appliance.services.lifecycle import read_heartbeat
 
+    configure("error", "text")  # what a log line would say is on the screen anyway
     health = measure(settings, packs=installed_packs(settings))
     scans = _last_scans(settings)
     hindrance = (read_heartbeat(settings.box.state_directory, "work") or {}).get("problem")

@@ -222,8 +222,9 @@ def open_tested(pack: Pack, computing: Computing) -> OpenPack:
 def _candidates(pack: Pack, computing: Computing) -> Sequence[str]:
     if computing.precision != "auto":
         return (computing.precision,)
-    # The first is open_engine's own choice with its fallback from engine to engine.
-    return ("auto", *(item for item in ("bf16", "f32") if pack.network("openvino", item) is not None))
+    # The first is open_engine's own choice with its fallback from engine to engine; then what is computed more exactly.
+    openvino = [item for item in ("int8", "bf16", "f32") if pack.network("openvino", item) is not None]
+    return ("auto", *openvino[1:])
 
 
 def _asked(pack: Pack, engine: Engine, precision: str) -> str:
