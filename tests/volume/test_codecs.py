@@ -6,6 +6,9 @@ import contextlib
 import random
 import shutil
 import subprocess
+import sys
+import sysconfig
+from pathlib import Path
 
 import numpy as np
 import psutil
@@ -233,3 +236,26 @@ def test_damage_within_a_compressed_image_never_ends_this_process(tmp_path, real
         with contextlib.suppress(PixelDataError):
             for _, values in read_stored_values(read_header(damaged), codec):
                 assert values.shape == (512, 512)
+
+
+DECODES_FROM_ANYWHERE = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from appliance.dicom.image.codec_process import CodecProcess
+from appliance.dicom.image.codecs import FrameFormat
+segment = bytes([15, *range(16)])  # one run of sixteen literal bytes (PS3.5 G.3.1)
+frame = (1).to_bytes(4, "little") + (64).to_bytes(4, "little") + bytes(56) + segment + bytes(1)
+process = CodecProcess()
+print(process.decode(frame, FrameFormat("1.2.840.10008.1.2.5", 4, 4, "MONOCHROME2", 0, 8, 8)).sum())
+process.close()
+"""
+
+
+def test_the_process_finds_the_package_where_its_parent_found_it():
+    """An interpreter in which the package is not installed, started elsewhere, with only the parent's path to it."""
+    root = Path(__file__).resolve().parents[2]
+    interpreter = getattr(sys, "_base_executable", sys.executable)
+    environment = {"PYTHONPATH": sysconfig.get_path("purelib"), "PATH": "/usr/bin:/bin"}
+    command = [interpreter, "-c", DECODES_FROM_ANYWHERE, str(root)]
+    done = subprocess.run(command, cwd="/", env=environment, capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == str(sum(range(16))), done.stderr

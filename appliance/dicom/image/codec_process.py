@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+import appliance
 from appliance.dicom.image.codecs import ANSWER, LENGTHS, OK, FrameFormat
 
 if TYPE_CHECKING:
@@ -76,8 +77,8 @@ class CodecProcess:
         return array.reshape(form.rows, form.columns)
 
     def _start(self) -> subprocess.Popen[bytes]:
-        # The child finds this package wherever this process found it.
-        package_root = str(Path(__file__).resolve().parents[2])
+        # The child finds the package wherever this process found it, whatever is the working directory.
+        package_root = str(Path(appliance.__file__).resolve().parents[1])
         search_path = os.pathsep.join(filter(None, (package_root, os.environ.get("PYTHONPATH", ""))))
         self._process = subprocess.Popen(
             [sys.executable, "-m", "appliance.dicom.image.codecs"],
