@@ -139,7 +139,9 @@ def test_three_slices_missing_in_two_gaps(tools, tmp_path):
 
 def test_two_pieces_with_different_spacing(tools, tmp_path):
     lower = tools.Series(slices=10, step_mm=3.0)
-    upper = tools.Series(slices=10, step_mm=5.0, origin_mm=(-20, -15, -8), series_uid=lower.series_uid)
+    upper = tools.Series(
+        slices=10, step_mm=5.0, origin_mm=(-20, -15, -8), series_uid=lower.series_uid, study_uid=lower.study_uid
+    )
     paths = lower.write(tmp_path / "lower") + upper.write(tmp_path / "upper")
     assert refusal(paths).code == "irregular_spacing"
 
@@ -162,8 +164,9 @@ def test_mixed_orientation(series, tmp_path):
 
 def test_mixed_size(tools, series, tmp_path):
     datasets = series.datasets()
-    datasets[4] = tools.Series(columns=18, series_uid=series.series_uid).datasets()[4]
-    assert refusal(series.write(tmp_path, datasets)).code == "mixed_geometry"
+    datasets[4] = tools.Series(columns=18, series_uid=series.series_uid, study_uid=series.study_uid).datasets()[4]
+    reason = refusal(series.write(tmp_path, datasets))
+    assert (reason.code, "size" in reason.text) == ("mixed_geometry", True)
 
 
 def test_mixed_pixel_spacing(series, tmp_path):
@@ -187,7 +190,7 @@ def test_stacked_too_obliquely(tools, tmp_path):
 
 
 def test_two_acquisitions_interleaved(tools, series, tmp_path):
-    second = tools.Series(origin_mm=(-20, -15, -38.9), series_uid=series.series_uid)
+    second = tools.Series(origin_mm=(-20, -15, -38.9), series_uid=series.series_uid, study_uid=series.study_uid)
     datasets = second.datasets()
     for ds in datasets:
         ds.AcquisitionNumber = "2"
@@ -203,6 +206,46 @@ def test_two_phases_at_the_same_places(tools, series, tmp_path):
         ds.PixelData = np.frombuffer(ds.PixelData, np.int16).__add__(50).tobytes()
         ds.SOPInstanceUID = generate_uid()
     assert refusal(series.write(tmp_path, datasets)).code == "mixed_geometry"
+
+
+@pytest.mark.parametrize(
+    ("keyword", "value", "said"),
+    [
+        ("StudyInstanceUID", "1.2.3.5", "study"),
+        ("FrameOfReferenceUID", "1.2.3.5", "frame of reference"),
+        ("ConvolutionKernel", "BONE", "kernels"),
+    ],
+)
+def test_slices_that_were_not_made_together(series, tmp_path, keyword, value, said):
+    def change(index, ds):
+        if index > 5:
+            setattr(ds, keyword, value)
+
+    reason = spoilt(series, tmp_path, change)
+    assert reason.code == "mixed_geometry"
+    assert said in reason.text
+    assert value not in reason.text
+
+
+@pytest.mark.parametrize("keyword", ["FrameOfReferenceUID", "ConvolutionKernel", "KVP"])
+def test_a_slice_that_says_nothing_joins_the_others(series, tmp_path, keyword):
+    datasets = series.datasets()
+    delattr(datasets[0], keyword)
+    scan = build_scan(series.write(tmp_path, datasets))
+    acquisition = scan.acquisition
+    assert scan.frame_of_reference_uid == "1.2.3.4"
+    assert (acquisition.kernel, acquisition.kernel_family, acquisition.kvp) == ("STANDARD", "soft", 120.0)
+
+
+def test_mixed_tube_voltage_is_unknown_and_noted(series, tmp_path):
+    datasets = series.datasets()
+    for ds in datasets[6:]:
+        ds.KVP = "80"
+    scan = build_scan(series.write(tmp_path, datasets))
+    assert scan.acquisition.kvp is None
+    assert scan.notes == (
+        "The slices differ in tube voltage (80 and 120 kV), so the scan counts as one of unknown voltage.",
+    )
 
 
 def test_two_series_given_as_one(tools, tmp_path):

@@ -83,6 +83,7 @@ def select_axial_frames(headers: Sequence[InstanceHeader], notes: list[str]) -> 
         )
     if any(_of(frame).image_type[:1] == ("DERIVED",) for frame in axial):
         notes.append("The images are marked as derived, though primary and axial.")
+    _check_made_together(axial)
     _check_hounsfield(axial)
     _note_encoding([header for header, _ in axial], notes)
     return axial
@@ -129,6 +130,27 @@ def _is_reformat(frame: FrameHeader) -> bool:
     if _REFORMAT_WORDS & _words(frame):
         return True
     return frame.image_type[:2] == ("DERIVED", "SECONDARY")
+
+
+def _check_made_together(frames: list[Frame]) -> None:
+    """Refuse a series whose slices were not made together; a slice that says nothing joins the others."""
+    headers = {id(header): header for header, _ in frames}.values()
+    if len({header.study_instance_uid for header in headers} - {""}) > 1:
+        refuse(ReasonCode.MIXED_GEOMETRY, "The slices belong to more than one study; send each as a series of its own.")
+    if len({header.frame_of_reference_uid for header in headers} - {""}) > 1:
+        # Positions in two frames of reference have nothing to do with each other (PS3.3 C.7.4.1).
+        refuse(
+            ReasonCode.MIXED_GEOMETRY,
+            "The slices have more than one frame of reference, so their places cannot be compared; send each "
+            "acquisition as a series of its own.",
+        )
+    kernels = {" ".join(_of(frame).kernel.upper().split()) for frame in frames} - {""}
+    if len(kernels) > 1:
+        refuse(
+            ReasonCode.MIXED_GEOMETRY,
+            f"The slices were reconstructed with {len(kernels)} different kernels; send each reconstruction as a "
+            "series of its own.",
+        )
 
 
 def _check_hounsfield(frames: list[Frame]) -> None:

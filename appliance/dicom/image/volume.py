@@ -122,13 +122,13 @@ def build_scan(
         notes.append(f"Gantry tilt of {grid.tilt_degrees:.1f}° sheared back by interpolation within the slices.")
     hu = _fill(frames, grid, size, threads, on_progress)
     source = tuple(_source_frame(header, header.frames[index]) for header, index in frames)
-    first = frames[0][0]
+    acquisition = _acquisition(frames, grid.tilt_degrees, notes)
     return Scan(
         volume=Volume(hu, grid.affine, source),
-        acquisition=_acquisition(frames, grid.tilt_degrees),
-        study_instance_uid=first.study_instance_uid,
-        series_instance_uid=first.series_instance_uid,
-        frame_of_reference_uid=first.frame_of_reference_uid,
+        acquisition=acquisition,
+        study_instance_uid=max(header.study_instance_uid for header, _ in frames),  # all the same, or empty
+        series_instance_uid=frames[0][0].series_instance_uid,
+        frame_of_reference_uid=max(header.frame_of_reference_uid for header, _ in frames),
         notes=tuple(notes),
     )
 
@@ -357,17 +357,21 @@ def _source_frame(header: InstanceHeader, frame: FrameHeader) -> SourceFrame:
     return SourceFrame(header.sop_instance_uid, frame.frame_number, (x, y, z))
 
 
-def _acquisition(frames: list[Frame], tilt_degrees: float) -> Acquisition:
-    header, index = frames[0]
-    frame = header.frames[index]
+def _acquisition(frames: list[Frame], tilt_degrees: float, notes: list[str]) -> Acquisition:
+    header = frames[0][0]
+    kernel = next((kernel for h, i in frames if (kernel := h.frames[i].kernel)), "")
+    voltages = sorted({h.kvp for h, _ in frames if h.kvp is not None})
+    if len(voltages) > 1:
+        listed = " and ".join(f"{kvp:g}" for kvp in voltages[:4])
+        notes.append(f"The slices differ in tube voltage ({listed} kV), so the scan counts as one of unknown voltage.")
     tags = {each.contrast_tag for each, _ in frames} - {ContrastTag.UNKNOWN}
     thickness = [f.slice_thickness_mm for h, i in frames if (f := h.frames[i]).slice_thickness_mm is not None]
     return Acquisition(
         manufacturer=header.manufacturer,
         model=header.model,
-        kvp=header.kvp,
-        kernel=frame.kernel,
-        kernel_family=kernel_family(frame.kernel),
+        kvp=voltages[0] if len(voltages) == 1 else None,
+        kernel=kernel,
+        kernel_family=kernel_family(kernel),
         slice_thickness_mm=max(thickness, default=None),
         contrast_tag=tags.pop() if len(tags) == 1 else ContrastTag.UNKNOWN,
         patient_age_years=header.patient_age_years,
