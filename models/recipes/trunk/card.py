@@ -54,13 +54,13 @@ def write_card(
         "",
         "## What it learned from",
         "",
-        f"{steps} steps of two patches, on a CPU, from fourteen scans of twelve patients and random phantoms:",
+        f"{steps} steps of two patches, on a CPU, from fourteen scans of thirteen patients and random phantoms:",
         "",
         *(f"- {text}" for text in trained_on),
         "",
         (
-            "**The labels are rules, not experts.** They come from thresholds and shapes (`labels.py`); one person looked at "
-            "an overlay of every scan. Where a rule could not be trusted (enhanced blood, oral contrast, metal, bronchi past "
+            "**The labels are rules, not experts.** They come from thresholds and shapes (`labels.py`); an overlay of every scan was looked at while they were written, by nobody with medical training. "
+            "Where a rule could not be trusted (enhanced blood, oral contrast, metal, bronchi past "
             'the main ones) the voxel was marked "do not know" and taught nothing. On the TotalSegmentator example and the SPL '
             "atlas the sources' own labels were used for bone, on the former also for the lungs. In scans with intravenous "
             "contrast only the chest wall and the shoulder blades taught bone."
