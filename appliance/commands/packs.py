@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from appliance.errors import PackError
+from appliance.errors import ConfigurationError, PackError
 from appliance.packs.choice import read_choice
 from appliance.packs.pack import MANIFEST, UNSIGNED, load
 from appliance.packs.registry import available, load_installed, load_trusted
@@ -80,8 +80,10 @@ def show_pack(settings: Settings, name: str, *, as_json: bool) -> None:
 
     Raises
     ------
+    ConfigurationError
+        There is no such pack.
     PackError
-        There is no such pack, or it may not be used.
+        It may not be used.
     """
     pack = _find(Rules.from_settings(settings), name)
     if as_json:
@@ -101,7 +103,7 @@ def _find(rules: Rules, name: str) -> Pack:
         return load_installed(rules, first, version)
     packs = {pack.name: pack for pack in available(rules)}
     if name not in packs:
-        raise PackError(f"There is no pack {name!r}; in use: {', '.join(packs) or 'none'}.")
+        raise ConfigurationError(f"there is no pack {name!r}; in use: {', '.join(packs) or 'none'}")
     return packs[name]
 
 

@@ -118,7 +118,7 @@ class Runtime:
 
         Raises
         ------
-        PackError, InferenceError
+        PackError
             A pack cannot be used and there is none to fall back to.
         """
         seen = fingerprint(self._rules.installed)
@@ -170,7 +170,7 @@ class Runtime:
         except (PackError, InferenceError) as error:
             root = self._rules.installed
             if root is None or not pack.path.is_relative_to(root):
-                raise
+                raise PackError(str(error)) from error  # the box's fault, and no scan's
             self._fall_back(pack.name, pack.version, str(error))
             raise _FellBack from error
 
