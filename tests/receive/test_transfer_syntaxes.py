@@ -12,9 +12,11 @@ import pytest
 from pydicom import dcmread
 from pydicom.uid import UID, CTImageStorage
 
+from appliance.dicom.image.codecs import COMPRESSED_SYNTAXES
 from appliance.dicom.network.sender import send
 from appliance.dicom.network.transfer_syntaxes import RECEIVED_TRANSFER_SYNTAXES
 from appliance.dicom.spool import list_associations
+from appliance.dicom.uids import CT_STORAGE_CLASSES, NATIVE_SYNTAXES
 from tests.receive.conftest import CALLED, SENDER, associate, data_set_bytes, eventually, make_instance
 
 if TYPE_CHECKING:
@@ -100,6 +102,52 @@ def test_sender_s_first_choice_is_taken(receiver: Receiver) -> None:
     association = associate(receiver, (CTImageStorage, wanted))
     assert association.accepted_contexts[0].transfer_syntax == [wanted[0]]
     association.release()
+
+
+def chosen(receiver: Receiver, *contexts: tuple[str, list[str]]) -> list[str]:
+    """Return the transfer syntax of each accepted context, in the order of the contexts."""
+    association = associate(receiver, *contexts)
+    association.release()
+    return [str(context.transfer_syntax[0]) for context in association.accepted_contexts]
+
+
+EXPLICIT, BASELINE, EXTENDED, JPEG_LS = "1.2.1", "1.2.4.50", "1.2.4.51", "1.2.4.80"
+
+
+@pytest.mark.parametrize("sop_class", sorted(CT_STORAGE_CLASSES))
+@pytest.mark.parametrize(
+    ("proposed", "taken"),
+    [
+        ([BASELINE, EXPLICIT], EXPLICIT),
+        (["1.2.4.81", "1.2.4.91", "1.2.4.203", JPEG_LS, EXPLICIT], JPEG_LS),
+        ([EXTENDED, BASELINE], BASELINE),
+        ([EXTENDED, EXPLICIT], EXPLICIT),
+        (["1.2.4.91", BASELINE], "1.2.4.91"),
+        ([BASELINE], BASELINE),
+        ([EXTENDED], EXTENDED),
+    ],
+)
+def test_ct_comes_without_loss_where_it_can(
+    sop_class: str, proposed: list[str], taken: str, receiver: Receiver
+) -> None:
+    root = "1.2.840.10008."
+    assert chosen(receiver, (sop_class, [root + tail for tail in proposed])) == [root + taken]
+
+
+def test_other_objects_come_as_the_sender_holds_them(receiver: Receiver) -> None:
+    secondary_capture = "1.2.840.10008.5.1.4.1.1.7"
+    wanted = ["1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.1"]
+    assert chosen(receiver, (secondary_capture, wanted)) == [wanted[0]]
+
+
+def test_each_context_of_a_class_is_decided_by_itself(receiver: Receiver) -> None:
+    lossless, explicit, implicit = "1.2.840.10008.1.2.4.70", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2"
+    orders = [[lossless, explicit, implicit], [implicit, explicit, lossless], ["1.2.840.10008.1.2.4.50"]]
+    assert chosen(receiver, *((CTImageStorage, order) for order in orders)) == [order[0] for order in orders]
+
+
+def test_what_is_received_can_be_read() -> None:
+    assert set(RECEIVED_TRANSFER_SYNTAXES) == NATIVE_SYNTAXES | COMPRESSED_SYNTAXES
 
 
 def test_unknown_transfer_syntax_is_not_negotiated(receiver: Receiver) -> None:

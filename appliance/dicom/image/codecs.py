@@ -17,29 +17,29 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
+from appliance.dicom import uids
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from numpy.typing import NDArray
 
-RLE_LOSSLESS = "1.2.840.10008.1.2.5"
-
 # One codec for each syntax, no fallback to another: the first error is the answer.
 _PLUGINS = {
-    RLE_LOSSLESS: "pydicom",
-    "1.2.840.10008.1.2.4.50": "gdcm",  # JPEG baseline
-    "1.2.840.10008.1.2.4.51": "gdcm",  # JPEG extended
-    "1.2.840.10008.1.2.4.57": "gdcm",  # JPEG lossless
-    "1.2.840.10008.1.2.4.70": "gdcm",  # JPEG lossless, first-order prediction
-    "1.2.840.10008.1.2.4.80": "pyjpegls",  # JPEG-LS lossless
-    "1.2.840.10008.1.2.4.81": "pyjpegls",  # JPEG-LS near-lossless
+    uids.RLE_LOSSLESS: "pydicom",
+    uids.JPEG_BASELINE: "gdcm",
+    uids.JPEG_EXTENDED: "gdcm",
+    uids.JPEG_LOSSLESS: "gdcm",
+    uids.JPEG_LOSSLESS_FIRST_ORDER: "gdcm",
+    uids.JPEG_LS_LOSSLESS: "pyjpegls",
+    uids.JPEG_LS_NEAR_LOSSLESS: "pyjpegls",
 }
 _JPEG_2000 = {
-    "1.2.840.10008.1.2.4.90",  # JPEG 2000 lossless
-    "1.2.840.10008.1.2.4.91",  # JPEG 2000
-    "1.2.840.10008.1.2.4.201",  # HTJ2K lossless
-    "1.2.840.10008.1.2.4.202",  # HTJ2K lossless, RPCL
-    "1.2.840.10008.1.2.4.203",  # HTJ2K
+    uids.JPEG_2000_LOSSLESS,
+    uids.JPEG_2000,
+    uids.HTJ2K_LOSSLESS,
+    uids.HTJ2K_LOSSLESS_RPCL,
+    uids.HTJ2K,
 }
 COMPRESSED_SYNTAXES = frozenset(_PLUGINS) | _JPEG_2000
 

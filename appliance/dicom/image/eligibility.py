@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from appliance.dicom.image.refusals import refuse
+from appliance.dicom.uids import ALWAYS_LOSSY_SYNTAXES
 from appliance.reasons import ReasonCode
 
 if TYPE_CHECKING:
@@ -180,13 +181,10 @@ def _check_hounsfield(frames: list[Frame]) -> None:
 
 
 def _note_encoding(headers: list[InstanceHeader], notes: list[str]) -> None:
-    lossy = len({header.path for header in headers if header.lossy or _is_lossy_syntax(header.transfer_syntax_uid)})
+    lossy = len(
+        {header.path for header in headers if header.lossy or header.transfer_syntax_uid in ALWAYS_LOSSY_SYNTAXES}
+    )
     if lossy:
         notes.append(f"{_count(lossy, 'image')} compressed with loss: fine structure and noise are altered.")
     if any(header.photometric_interpretation == "MONOCHROME1" for header in headers):
         notes.append("The images ask for inverted display (MONOCHROME1); Hounsfield units do not depend on it.")
-
-
-def _is_lossy_syntax(uid: str) -> bool:
-    """Tell transfer syntaxes that are always lossy: JPEG baseline and extended. The others may be either."""
-    return uid in {"1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51"}

@@ -8,6 +8,7 @@ import zlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from appliance.dicom import uids
 from appliance.dicom.image.contrast import read_contrast_tag
 from appliance.dicom.image.elements import Elements
 from appliance.dicom.image.functional_groups import FrameHeader, read_frames
@@ -19,15 +20,6 @@ if TYPE_CHECKING:
 
     from appliance.scan import ContrastTag
 
-CT_IMAGE_STORAGE = "1.2.840.10008.5.1.4.1.1.2"
-ENHANCED_CT_IMAGE_STORAGE = "1.2.840.10008.5.1.4.1.1.2.1"
-LEGACY_CONVERTED_ENHANCED_CT_IMAGE_STORAGE = "1.2.840.10008.5.1.4.1.1.2.2"
-MEDIA_STORAGE_DIRECTORY = "1.2.840.10008.1.3.10"
-IMPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2"
-EXPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2.1"
-EXPLICIT_VR_BIG_ENDIAN = "1.2.840.10008.1.2.2"
-DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2.1.99"
-
 _FIRST_PIXEL_TAG = 0x7FE00008
 _PIXEL_DATA = 0x7FE00010
 _UNDEFINED_LENGTH = 0xFFFFFFFF
@@ -36,7 +28,7 @@ _LARGEST_INFLATED_BYTES = 1 << 30
 _TAGS = (
     0x00080008, 0x00080016, 0x00080018, 0x00080050, 0x00080060, 0x00080070, 0x00081030, 0x0008103E, 0x00081090,
     0x00100040, 0x00101010, 0x00101020, 0x00180010, 0x00180012, 0x00180050, 0x00180060, 0x00181030, 0x00181040,
-    0x00181041, 0x00181210, 0x00185100, 0x0020000D, 0x0020000E, 0x00200011, 0x00200012, 0x00200013, 0x00200032,
+    0x00181041, 0x00181210, 0x00185100, 0x0020000D, 0x0020000E, 0x00200011, 0x00200012, 0x00200032,
     0x00200037, 0x00200052, 0x00200100, 0x00280002, 0x00280004, 0x00280008, 0x00280010, 0x00280011, 0x00280030,
     0x00280100, 0x00280101, 0x00280102, 0x00280103, 0x00280120, 0x00280121, 0x00281052, 0x00281053, 0x00281054,
     0x00282110, 0x52009229, 0x52009230,
@@ -88,8 +80,8 @@ class InstanceHeader:
         How the data set is encoded.
     modality
         Modality (0008,0060).
-    series_number, instance_number
-        As in the header; no order is ever taken from them.
+    series_number
+        As in the header; no order is ever taken from it.
     accession_number
         Identifies the order; never to be logged.
     manufacturer, model, kvp, patient_position
@@ -118,7 +110,6 @@ pixel_representation, pixel_padding_value, pixel_padding_range_limit
     transfer_syntax_uid: str
     modality: str
     series_number: int | None
-    instance_number: int | None
     accession_number: str = field(repr=False)
     manufacturer: str
     model: str
@@ -146,11 +137,7 @@ pixel_representation, pixel_padding_value, pixel_padding_range_limit
     def is_ct(self) -> bool:
         """Whether this is a CT image by its SOP class, or by its modality where the class is missing."""
         if self.sop_class_uid:
-            return self.sop_class_uid in {
-                CT_IMAGE_STORAGE,
-                ENHANCED_CT_IMAGE_STORAGE,
-                LEGACY_CONVERTED_ENHANCED_CT_IMAGE_STORAGE,
-            }
+            return self.sop_class_uid in uids.CT_STORAGE_CLASSES
         return self.modality == "CT"
 
 
@@ -197,7 +184,7 @@ def read_header(path: Path) -> InstanceHeader:
         raise UnreadableFileError(Reason(ReasonCode.UNREADABLE_FILE, text)) from error
     header = _to_header(path, dataset, _locate(dataset, location, end))
     # Some anonymisers empty every UID; a header that reaches the pixels is whole all the same.
-    whole = header.series_instance_uid or header.pixel_data or header.sop_class_uid == MEDIA_STORAGE_DIRECTORY
+    whole = header.series_instance_uid or header.pixel_data or header.sop_class_uid == uids.MEDIA_STORAGE_DIRECTORY
     if not whole:
         text = "The file ends within its header; send or copy it again."
         raise UnreadableFileError(Reason(ReasonCode.UNREADABLE_FILE, text))
@@ -223,7 +210,7 @@ def _sniff(start: bytes) -> bool:
 
 def _check_inflated_size(file: Any, start: bytes) -> None:
     """Refuse a deflated data set that would fill the memory: the parser inflates it whole."""
-    if DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN.encode() not in start or start[132:136] != b"\x02\0\0\0":
+    if uids.DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN.encode() not in start or start[132:136] != b"\x02\0\0\0":
         return
     # File Meta Information Group Length (0002,0000) counts from behind itself.
     file.seek(144 + int.from_bytes(start[140:144], "little"))
@@ -264,7 +251,7 @@ def _locate(dataset: Any, found: list[tuple[str | None, int]], end: int) -> Pixe
         return None
     vr, length = found[0]
     known_length = None if length == _UNDEFINED_LENGTH else length
-    if dataset.file_meta.get("TransferSyntaxUID") == DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN:
+    if dataset.file_meta.get("TransferSyntaxUID") == uids.DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN:
         return PixelDataLocation(None, known_length)
     # The parser rewound to the element's tag: tag, VR, two reserved bytes and a long length, or tag and length.
     return PixelDataLocation(end + (8 if vr is None else 12), known_length)
@@ -287,7 +274,6 @@ def _to_header(path: Path, dataset: Any, pixel_data: PixelDataLocation | None) -
         transfer_syntax_uid=meta.text(0x00020010) or _guessed_transfer_syntax(dataset),
         modality=elements.text(0x00080060).upper(),
         series_number=elements.integer(0x00200011),
-        instance_number=elements.integer(0x00200013),
         accession_number=elements.text(0x00080050),
         manufacturer=elements.text(0x00080070)[:64],
         model=elements.text(0x00081090)[:64],
@@ -317,8 +303,8 @@ def _guessed_transfer_syntax(dataset: Any) -> str:
     """Transfer syntax of a file without meta information, from how its first element was encoded."""
     implicit, little_endian = dataset.original_encoding
     if implicit:
-        return IMPLICIT_VR_LITTLE_ENDIAN
-    return EXPLICIT_VR_LITTLE_ENDIAN if little_endian else EXPLICIT_VR_BIG_ENDIAN
+        return uids.IMPLICIT_VR_LITTLE_ENDIAN
+    return uids.EXPLICIT_VR_LITTLE_ENDIAN if little_endian else uids.EXPLICIT_VR_BIG_ENDIAN
 
 
 def _kvp(elements: Elements) -> float | None:

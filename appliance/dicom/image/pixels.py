@@ -11,15 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from appliance.dicom import uids
 from appliance.dicom.image.codec_process import CodecError
-from appliance.dicom.image.codecs import COMPRESSED_SYNTAXES, RLE_LOSSLESS, FrameFormat
+from appliance.dicom.image.codecs import COMPRESSED_SYNTAXES, FrameFormat
 from appliance.dicom.image.codestream import ends_whole, image_size
-from appliance.dicom.image.headers import (
-    DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN,
-    EXPLICIT_VR_BIG_ENDIAN,
-    EXPLICIT_VR_LITTLE_ENDIAN,
-    IMPLICIT_VR_LITTLE_ENDIAN,
-)
 from appliance.errors import ApplianceError
 
 if TYPE_CHECKING:
@@ -30,13 +25,6 @@ if TYPE_CHECKING:
     from appliance.dicom.image.codec_process import CodecProcess
     from appliance.dicom.image.headers import InstanceHeader
 
-_NATIVE = {
-    IMPLICIT_VR_LITTLE_ENDIAN,
-    EXPLICIT_VR_LITTLE_ENDIAN,
-    EXPLICIT_VR_BIG_ENDIAN,
-    DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN,
-}
-_JPEG_EXTENDED = "1.2.840.10008.1.2.4.51"
 _ITEM = b"\xfe\xff\x00\xe0"
 _SEQUENCE_DELIMITER = b"\xfe\xff\xdd\xe0"
 
@@ -68,7 +56,7 @@ def read_stored_values(header: InstanceHeader, codec: CodecProcess) -> Iterator[
     """
     check_complete(header)
     try:
-        if header.transfer_syntax_uid in _NATIVE:
+        if header.transfer_syntax_uid in uids.NATIVE_SYNTAXES:
             yield from _native(header)
         else:
             yield from _encapsulated(header, codec)
@@ -96,10 +84,10 @@ def check_complete(header: InstanceHeader) -> None:
         raise PixelDataError(f"{header.bits_allocated} bits allocated cannot be CT values")
     if header.rows < 1 or header.columns < 1:
         raise PixelDataError("the image has no size")
-    if header.transfer_syntax_uid == _JPEG_EXTENDED and header.bits_stored > 8:
+    if header.transfer_syntax_uid == uids.JPEG_EXTENDED and header.bits_stored > 8:
         # GDCM decodes these to wrong values without a word, and no other codec with a free licence does it at all.
         raise PixelDataError("12-bit lossy JPEG is not supported, set the sender to uncompressed or lossless")
-    if header.transfer_syntax_uid not in _NATIVE:
+    if header.transfer_syntax_uid not in uids.NATIVE_SYNTAXES:
         return
     if location.length is None:
         raise PixelDataError("the length of its uncompressed pixel data is undefined")
@@ -120,7 +108,7 @@ def _os_sentence(error: OSError) -> str:
 
 def _native(header: InstanceHeader) -> Iterator[tuple[int, NDArray[Any]]]:
     offset = header.pixel_data.offset if header.pixel_data else None
-    order = ">" if header.transfer_syntax_uid == EXPLICIT_VR_BIG_ENDIAN else "<"
+    order = ">" if header.transfer_syntax_uid == uids.EXPLICIT_VR_BIG_ENDIAN else "<"
     kind = "i" if header.pixel_representation else "u"
     dtype = np.dtype(f"{order}{kind}{header.bits_allocated // 8}")
     values = header.rows * header.columns
@@ -166,7 +154,7 @@ def _encapsulated(header: InstanceHeader, codec: CodecProcess) -> Iterator[tuple
         bits_stored=header.bits_stored,
     )
     for index, frame in enumerate(_encapsulated_frames(header)):
-        if syntax != RLE_LOSSLESS:
+        if syntax != uids.RLE_LOSSLESS:
             _check_code_stream(frame, header)
         try:
             yield index, codec.decode(frame, form)

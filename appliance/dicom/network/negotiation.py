@@ -5,15 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pydicom.uid import UID
 from pynetdicom.presentation import build_context
 
-from appliance.dicom.network.transfer_syntaxes import (
-    EXPLICIT_VR_LITTLE_ENDIAN,
-    IMPLICIT_VR_LITTLE_ENDIAN,
-    RECEIVED_TRANSFER_SYNTAXES,
-    VERIFICATION,
-    is_storage_class,
-)
+from appliance.dicom import uids
+from appliance.dicom.network.transfer_syntaxes import RECEIVED_TRANSFER_SYNTAXES, is_ct_class, is_storage_class
 
 if TYPE_CHECKING:
     from pynetdicom.presentation import PresentationContext
@@ -38,19 +34,62 @@ NO_REASON = Rejection(2, 1, 1, "the request could not be checked")
 
 
 def contexts_for(proposed: list[PresentationContext]) -> list[PresentationContext]:
-    """Return the contexts to accept, in the sender's own order of transfer syntaxes.
+    """Decide on each proposed context and return what pynetdicom has to be told of that.
 
-    The sender names first what it holds; taking that saves it a conversion.
+    Each context that can be accepted is left with the one transfer syntax chosen for it. pynetdicom knows its own
+    side by abstract syntax only, so that the order of one context would else decide over another of the same class.
+
+    Parameters
+    ----------
+    proposed
+        Presentation contexts of the A-ASSOCIATE-RQ; narrowed in place.
+
+    Returns
+    -------
+    list of PresentationContext
+        One for each SOP class that is accepted, with every transfer syntax known for it.
     """
-    contexts = []
+    supported: dict[str, PresentationContext] = {}
     for context in proposed:
         abstract = str(context.abstract_syntax)
-        if abstract == VERIFICATION:
-            known = [IMPLICIT_VR_LITTLE_ENDIAN, EXPLICIT_VR_LITTLE_ENDIAN]
-        elif is_storage_class(abstract):
-            known = list(RECEIVED_TRANSFER_SYNTAXES)
-        else:
+        known = _known_syntaxes(abstract)
+        if not known:
             continue
-        own_order = [str(syntax) for syntax in context.transfer_syntax if str(syntax) in known]
-        contexts.append(build_context(abstract, own_order + [each for each in known if each not in own_order]))
-    return contexts
+        supported.setdefault(abstract, build_context(abstract, list(known)))
+        chosen = choose_transfer_syntax(abstract, [str(syntax) for syntax in context.transfer_syntax])
+        if chosen is not None:
+            context.transfer_syntax = [UID(chosen)]
+    return list(supported.values())
+
+
+def choose_transfer_syntax(sop_class_uid: str, proposed: list[str]) -> str | None:
+    """Choose how a class of objects is to be sent.
+
+    The sender names first what it holds; taking that saves it a conversion. Only CT images must not come compressed
+    with loss where they could come without, and a JPEG Extended image comes only where nothing else is proposed: with
+    12 bits it is stored and never screened, because no free codec decodes it.
+
+    Parameters
+    ----------
+    sop_class_uid
+        Abstract syntax of the context.
+    proposed
+        Its transfer syntaxes, in the sender's order.
+
+    Returns
+    -------
+    str or None
+        ``None`` when none of them is known here.
+    """
+    known = _known_syntaxes(sop_class_uid)
+    acceptable = [syntax for syntax in proposed if syntax in known]
+    if is_ct_class(sop_class_uid):
+        # Sorting keeps the sender's order among equals.
+        acceptable.sort(key=lambda uid: (uid == uids.JPEG_EXTENDED, uid in uids.PERHAPS_LOSSY_SYNTAXES))
+    return acceptable[0] if acceptable else None
+
+
+def _known_syntaxes(sop_class_uid: str) -> tuple[str, ...]:
+    if sop_class_uid == uids.VERIFICATION:
+        return (uids.IMPLICIT_VR_LITTLE_ENDIAN, uids.EXPLICIT_VR_LITTLE_ENDIAN)
+    return tuple(RECEIVED_TRANSFER_SYNTAXES) if is_storage_class(sop_class_uid) else ()

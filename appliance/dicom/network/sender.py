@@ -15,7 +15,7 @@ from pynetdicom.presentation import build_context
 from pynetdicom.status import code_to_category
 
 from appliance.dicom.network.link import Failure, application_entity, associate, node_name
-from appliance.dicom.network.transfer_syntaxes import (
+from appliance.dicom.uids import (
     EXPLICIT_VR_LITTLE_ENDIAN,
     IMPLICIT_VR_LITTLE_ENDIAN,
     VERIFICATION,

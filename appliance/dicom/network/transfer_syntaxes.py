@@ -4,40 +4,27 @@ from __future__ import annotations
 
 from typing import Final
 
-IMPLICIT_VR_LITTLE_ENDIAN: Final = "1.2.840.10008.1.2"
-EXPLICIT_VR_LITTLE_ENDIAN: Final = "1.2.840.10008.1.2.1"
-DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN: Final = "1.2.840.10008.1.2.1.99"
-EXPLICIT_VR_BIG_ENDIAN: Final = "1.2.840.10008.1.2.2"
+from appliance.dicom import uids
 
 RECEIVED_TRANSFER_SYNTAXES: Final[dict[str, str]] = {
-    EXPLICIT_VR_LITTLE_ENDIAN: "Explicit VR Little Endian",
-    IMPLICIT_VR_LITTLE_ENDIAN: "Implicit VR Little Endian",
-    EXPLICIT_VR_BIG_ENDIAN: "Explicit VR Big Endian (retired)",
-    DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN: "Deflated Explicit VR Little Endian",
-    "1.2.840.10008.1.2.5": "RLE Lossless",
-    "1.2.840.10008.1.2.4.50": "JPEG Baseline (Process 1)",
-    "1.2.840.10008.1.2.4.51": "JPEG Extended (Processes 2 and 4)",
-    "1.2.840.10008.1.2.4.57": "JPEG Lossless, Non-Hierarchical (Process 14)",
-    "1.2.840.10008.1.2.4.70": "JPEG Lossless, First-Order Prediction (Process 14, Selection Value 1)",
-    "1.2.840.10008.1.2.4.80": "JPEG-LS Lossless",
-    "1.2.840.10008.1.2.4.81": "JPEG-LS Near-Lossless",
-    "1.2.840.10008.1.2.4.90": "JPEG 2000 Lossless Only",
-    "1.2.840.10008.1.2.4.91": "JPEG 2000",
-    "1.2.840.10008.1.2.4.201": "High-Throughput JPEG 2000 Lossless Only",
-    "1.2.840.10008.1.2.4.202": "High-Throughput JPEG 2000 with RPCL Options, Lossless Only",
-    "1.2.840.10008.1.2.4.203": "High-Throughput JPEG 2000",
+    uids.EXPLICIT_VR_LITTLE_ENDIAN: "Explicit VR Little Endian",
+    uids.IMPLICIT_VR_LITTLE_ENDIAN: "Implicit VR Little Endian",
+    uids.EXPLICIT_VR_BIG_ENDIAN: "Explicit VR Big Endian (retired)",
+    uids.DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN: "Deflated Explicit VR Little Endian",
+    uids.RLE_LOSSLESS: "RLE Lossless",
+    uids.JPEG_BASELINE: "JPEG Baseline (Process 1)",
+    uids.JPEG_EXTENDED: "JPEG Extended (Processes 2 and 4)",
+    uids.JPEG_LOSSLESS: "JPEG Lossless, Non-Hierarchical (Process 14)",
+    uids.JPEG_LOSSLESS_FIRST_ORDER: "JPEG Lossless, First-Order Prediction (Process 14, Selection Value 1)",
+    uids.JPEG_LS_LOSSLESS: "JPEG-LS Lossless",
+    uids.JPEG_LS_NEAR_LOSSLESS: "JPEG-LS Near-Lossless",
+    uids.JPEG_2000_LOSSLESS: "JPEG 2000 Lossless Only",
+    uids.JPEG_2000: "JPEG 2000",
+    uids.HTJ2K_LOSSLESS: "High-Throughput JPEG 2000 Lossless Only",
+    uids.HTJ2K_LOSSLESS_RPCL: "High-Throughput JPEG 2000 with RPCL Options, Lossless Only",
+    uids.HTJ2K: "High-Throughput JPEG 2000",
 }
 """UID to name (PS3.6 Table A-1), for every transfer syntax that the port accepts."""
-
-CT_IMAGE_STORAGE: Final = "1.2.840.10008.5.1.4.1.1.2"
-ENHANCED_CT_IMAGE_STORAGE: Final = "1.2.840.10008.5.1.4.1.1.2.1"
-LEGACY_CONVERTED_ENHANCED_CT_IMAGE_STORAGE: Final = "1.2.840.10008.5.1.4.1.1.2.2"
-CT_STORAGE_CLASSES: Final = frozenset(
-    {CT_IMAGE_STORAGE, ENHANCED_CT_IMAGE_STORAGE, LEGACY_CONVERTED_ENHANCED_CT_IMAGE_STORAGE}
-)
-"""SOP classes that are assembled into scans."""
-
-VERIFICATION: Final = "1.2.840.10008.1.1"
 
 _DICOM_ROOT: Final = "1.2.840.10008."
 _STORAGE_ROOT: Final = "1.2.840.10008.5.1.4.1.1."
@@ -66,4 +53,4 @@ def is_storage_class(sop_class_uid: str) -> bool:
 
 def is_ct_class(sop_class_uid: str) -> bool:
     """Return whether instances of this SOP class go into scans rather than aside."""
-    return sop_class_uid in CT_STORAGE_CLASSES
+    return sop_class_uid in uids.CT_STORAGE_CLASSES
