@@ -59,6 +59,7 @@ def test_the_map_says_what_made_it(phantom_map, pack, engine):
         "precision": engine.precision,
         "device": "CPU",
         "engine": "openvino",
+        "trust": pack.trust,
     }
 
 

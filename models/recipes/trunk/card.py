@@ -79,7 +79,7 @@ def write_card(
         lines += [
             (
                 f"Dice against the same kind of rule labels on {len(evaluation['scans'])} scans of patients that no training step "
-                "saw, through the appliance's own resampling, tiles and tidying. Agreement with rules is not agreement with a "
+                "saw, through the appliance's own resampling, tiles and tidying. These scans taught no weight, but they were watched during training, and one choice (the weight of the airways in the loss) was made on one of them. Agreement with rules is not agreement with a "
                 f"radiologist. {evaluation['machine']}, {evaluation['date']}."
             ),
             "",
