@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 import structlog
 
 from appliance.dicom.image.archive import ArchiveLimits, extract_zip
-from appliance.dicom.image.headers import MEDIA_STORAGE_DIRECTORY, InstanceHeader, UnreadableFileError, read_header
+from appliance.dicom.image.headers import InstanceHeader, UnreadableFileError, read_header
 from appliance.dicom.image.refusals import refuse
+from appliance.dicom.uids import MEDIA_STORAGE_DIRECTORY
 from appliance.errors import InputRefusedError
 from appliance.reasons import Reason, ReasonCode
 
