@@ -71,14 +71,14 @@ def explain(settings: Settings, reference: str) -> int:
 
 
 def retry(settings: Settings, reference: str) -> int:
-    """Give a failed or parked scan another chance.
+    """Give a refused, failed or parked scan another chance.
 
     Raises
     ------
     ConfigurationError
         No scan is meant by the reference.
     StoreError
-        The scan is neither failed nor parked.
+        The scan is none of these, or its images are gone.
     """
     from appliance.store.database import open_database
 

@@ -1,8 +1,8 @@
 """Spooled instances: which scan each belongs to, and why one is not used.
 
 The rules of assembly that must hold under any interleaving are here, inside the transaction: the first
-instance with a SOP Instance UID is the one that counts, and what arrives after a revision completed opens the
-next one.
+instance with a SOP Instance UID is the one that counts, unless its scan was refused and it comes again with another
+content; and what arrives after a revision completed opens the next one.
 """
 
 from __future__ import annotations
@@ -214,20 +214,42 @@ class Instances:
             self._store.events.record(EventKind.UNREADABLE_INSTANCE, reason=reason)
             return None
         first = self._store.rows(
-            "SELECT scan_id, digest FROM instances WHERE sop_instance_uid = ? AND disposition = 'used'",
+            """
+            SELECT i.id, i.scan_id, i.digest, s.state, s.study_instance_uid, s.series_instance_uid
+            FROM instances i JOIN scans s ON s.id = i.scan_id
+            WHERE i.sop_instance_uid = ? AND i.disposition = 'used'
+            """,
             (item.identity.sop_instance_uid,),
         )
-        if first:
-            return self._add_again(association, item, first[0]["scan_id"], first[0]["digest"])
-        scan_id = self._receiving(item.identity, item.received_at)
+        if not first:
+            return self._use(association, item, item.identity)
+        known = first[0]
+        series = (item.identity.study_instance_uid, item.identity.series_instance_uid)
+        corrected = item.digest != known["digest"] and known["state"] == ScanState.REFUSED
+        if corrected and series == (known["study_instance_uid"], known["series_instance_uid"]):
+            return self._use(association, item, item.identity, instead_of=known["id"])
+        return self._add_again(association, item, known["scan_id"], known["digest"])
+
+    def _use(
+        self, association: str, item: SpooledInstance, identity: InstanceIdentity, *, instead_of: int | None = None
+    ) -> int:
+        """Make an instance part of the revision that receives, if need be instead of one of a refused revision."""
+        scan_id = self._receiving(identity, item.received_at)
+        if instead_of is not None:
+            text = "The series was refused and this instance came again with another content; the later one is used."
+            self._store.execute(
+                "UPDATE instances SET disposition = ?, reason_code = ?, reason_text = ? WHERE id = ?",
+                (Disposition.CONFLICTING.value, ReasonCode.CONFLICTING_DUPLICATES.value, text, instead_of),
+            )
         self._insert(association, item, Disposition.USED, scan_id, None)
         self._store.execute(
             """
-            UPDATE scans SET instances = instances + 1, last_instance_at = max(last_instance_at, ?),
+            UPDATE scans SET instances = instances + ?, last_instance_at = max(last_instance_at, ?),
                 accession_number = CASE WHEN accession_number = '' THEN ? ELSE accession_number END
             WHERE id = ?
             """,
-            (item.received_at, item.identity.accession_number, scan_id),
+            # The one that was replaced is among those that the revision began with.
+            (1 if instead_of is None else 0, item.received_at, identity.accession_number, scan_id),
         )
         return scan_id
 

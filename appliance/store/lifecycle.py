@@ -27,7 +27,8 @@ class ScanState(StrEnum):
 
 
 #: What may follow what. ``planned`` and ``screening`` go back to ``complete`` when their worker is lost or
-#: stopped; ``failed`` and ``parked`` are left only when a person asks for it.
+#: stopped; ``refused`` and ``failed`` are left only when a person asks for it, ``parked`` also when
+#: the configuration names its destination no more.
 TRANSITIONS: dict[ScanState, frozenset[ScanState]] = {
     ScanState.RECEIVING: frozenset({ScanState.COMPLETE}),
     ScanState.COMPLETE: frozenset({ScanState.PLANNED, ScanState.REFUSED, ScanState.FAILED}),
@@ -36,7 +37,7 @@ TRANSITIONS: dict[ScanState, frozenset[ScanState]] = {
     ScanState.SCREENED: frozenset({ScanState.DELIVERING}),
     ScanState.DELIVERING: frozenset({ScanState.DONE, ScanState.PARKED}),
     ScanState.DONE: frozenset(),
-    ScanState.REFUSED: frozenset(),
+    ScanState.REFUSED: frozenset({ScanState.COMPLETE}),
     ScanState.FAILED: frozenset({ScanState.COMPLETE}),
     ScanState.PARKED: frozenset({ScanState.DELIVERING}),
 }

@@ -169,12 +169,12 @@ class Scans:
             return ScanState.DONE
 
     def retry(self, scan_id: int) -> None:
-        """Take up a failed or parked scan again because a person asked for it.
+        """Take up a refused, failed or parked scan again because a person asked for it.
 
         Raises
         ------
         StoreError
-            The scan is neither.
+            The scan is none of these, a later revision has taken its place, or images of it were deleted.
         """
         with self._store.atomic():
             scan = self.get(scan_id)
@@ -183,8 +183,27 @@ class Scans:
                     self._store.outbox.unpark(entry.key)
                 self.move(scan_id, ScanState.DELIVERING, cause="a person asked for it")
                 return
+            check(scan_id, scan.state, ScanState.COMPLETE)
+            self._check_still_whole(scan)
             self.move(scan_id, ScanState.COMPLETE, cause="a person asked for it")
             self._store.execute("UPDATE scans SET attempts = 0 WHERE id = ?", (scan_id,))
+
+    def _check_still_whole(self, scan: ScanRow) -> None:
+        later = self._select(
+            "WHERE study_instance_uid = ? AND series_instance_uid = ? AND revision > ? ORDER BY revision DESC LIMIT 1",
+            (scan.study_instance_uid, scan.series_instance_uid, scan.revision),
+        )
+        if later:
+            raise StoreError(
+                f"Scan {scan.id} is revision {scan.revision} of its series and revision {later[0].revision}, scan "
+                f"{later[0].id}, has taken its place; ask for that one."
+            )
+        gone = scan.instances - sum(not item.pruned for item in self._store.instances.of_scan(scan.id))
+        if gone > 0:
+            raise StoreError(
+                f"{gone} of the {scan.instances} images of scan {scan.id} were deleted (retention.pixel_days); "
+                "send the whole series again first."
+            )
 
     def get(self, scan_id: int) -> ScanRow:
         """Return one scan.

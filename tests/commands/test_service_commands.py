@@ -29,7 +29,7 @@ def box(tmp_path):
                 accession_number=f"A{number}",
                 modality="CT",
                 revision=1,
-                instances=40,
+                instances=0,
                 at=1_700_000_000.0,
             )
             store.scans.move(number + 1, ScanState.COMPLETE, cause="released+quiet")
@@ -72,10 +72,15 @@ def test_retry_takes_a_failed_scan_up_again(run, box):
     assert json.loads(run("results", "2", "--json", "--config", box[0]).output)["state"] == "complete"
 
 
-def test_retry_of_a_refused_scan_is_told_to_be_impossible(run, box):
-    ran = run("retry", "1", "--config", box[0])
+def test_retry_takes_a_refused_scan_up_again(run, box):
+    assert run("retry", "1", "--config", box[0]).exit_code == 0
+    assert json.loads(run("results", "1", "--json", "--config", box[0]).output)["state"] == "complete"
+
+
+def test_retry_of_a_scan_that_waits_anyway_is_told_to_be_impossible(run, box):
+    ran = run("retry", "3", "--config", box[0])
     assert ran.exit_code == 4
-    assert "refused" in ran.errors
+    assert "is complete and cannot become" in ran.errors
 
 
 def test_status_of_a_stopped_box_is_down(run, box):

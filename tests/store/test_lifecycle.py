@@ -147,9 +147,10 @@ class Life(RuleBasedStateMachine):
 
     @rule(scan_id=scans)
     def retry(self, scan_id: int) -> None:
-        if self.model[scan_id] in {ScanState.FAILED, ScanState.PARKED}:
+        if self.model[scan_id] in {ScanState.REFUSED, ScanState.FAILED, ScanState.PARKED}:
             self.store.scans.retry(scan_id)
             self.model[scan_id] = {
+                ScanState.REFUSED: ScanState.COMPLETE,
                 ScanState.FAILED: ScanState.COMPLETE,
                 ScanState.PARKED: ScanState.DELIVERING,
             }[self.model[scan_id]]

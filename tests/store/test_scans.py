@@ -9,6 +9,7 @@ import pytest
 from appliance.errors import StoreError
 from appliance.reasons import Reason, ReasonCode
 from appliance.store.lifecycle import ScanState
+from tests.store.conftest import spooled
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -113,8 +114,33 @@ def test_a_refused_scan_keeps_its_reason(store: Store, add_scan: Callable[..., i
     reason = Reason(ReasonCode.LOCALIZER, "A localizer is not a volume.")
     store.scans.move(scan_id, ScanState.REFUSED, cause="child", reason=reason)
     assert store.scans.get(scan_id).reason == reason
-    with pytest.raises(StoreError):
+
+
+@pytest.mark.parametrize("state", [ScanState.REFUSED, ScanState.FAILED])
+def test_what_a_later_revision_replaced_is_not_tried_again(
+    store: Store, add_scan: Callable[..., int], state: ScanState
+) -> None:
+    first = add_scan(series="1.9")
+    store.scans.move(first, state, cause="child", reason=Reason(ReasonCode.MISSING_SLICE, "There is a gap."))
+    store.associations.see("late", at=3.0)
+    (second,) = store.instances.add("late", [spooled(2, series="1.9")])
+    with pytest.raises(StoreError, match=f"revision 2, scan {second}"):
+        store.scans.retry(first)
+
+
+@pytest.mark.parametrize("state", [ScanState.REFUSED, ScanState.FAILED])
+def test_a_scan_whose_images_were_deleted_is_not_tried_again_until_they_come(
+    store: Store, add_scan: Callable[..., int], state: ScanState
+) -> None:
+    scan_id = add_scan(series="1.9")
+    store.scans.move(scan_id, state, cause="child", reason=Reason(ReasonCode.TOO_LARGE, "Too large."))
+    store.associations.mark_pruned(store.instances.of_scan(scan_id)[0].association, at=4.0)
+    with pytest.raises(StoreError, match="1 of the 1 images"):
         store.scans.retry(scan_id)
+    store.associations.see("again", at=5.0)
+    store.instances.add("again", [spooled(1, series="1.9")])
+    store.scans.retry(scan_id)
+    assert store.scans.get(scan_id).state is ScanState.COMPLETE
 
 
 def test_a_failed_scan_is_tried_from_the_start_when_asked(store: Store, add_scan: Callable[..., int]) -> None:
