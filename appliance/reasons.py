@@ -31,6 +31,7 @@ class ReasonCode(StrEnum):
     NOT_HOUNSFIELD = "not_hounsfield"
     PIXEL_DATA_UNREADABLE = "pixel_data_unreadable"
     TOO_LARGE = "too_large"
+    IMAGES_DELETED = "images_deleted"
     # --- a screening's needs ------------------------------------------------------------------------
     DISABLED = "disabled"
     STRUCTURE_NOT_PROVIDED = "structure_not_provided"

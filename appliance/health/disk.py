@@ -1,7 +1,7 @@
 """The disk keeper: deletes received images when their time has come, and early when the disk runs short.
 
 Only images of finished scans and set-aside objects are ever deleted, whole associations at a time, oldest first;
-results stay. When nothing may be deleted any more and the disk is still short, the DICOM port's own reserve refuses
+results stay, and the images of a failed scan keep their time whatever happens. When nothing may be deleted any more and the disk is still short, the DICOM port's own reserve refuses
 new scans.
 """
 
@@ -91,20 +91,21 @@ class DiskKeeper:
         """
         moment = time.time() if now is None else now
         self._finish_deleting()
-        associations = self._prune(store, moment - self._retention.pixel_days * _DAY_S, moment, early=False)
+        associations = self._prune(store, moment, early=False)
         set_aside = self._drop_aside(moment - self._retention.set_aside_days * _DAY_S, early=False)
         early_aside = self._drop_aside(moment, early=True)
-        early_associations = self._prune(store, moment, moment, early=True)
+        early_associations = self._prune(store, moment, early=True)
         swept = Swept(associations + early_associations, set_aside + early_aside, early_aside + early_associations)
         if swept != Swept():
             log.info("disk_swept", associations=swept.associations, set_aside=swept.set_aside, early=swept.early)
         return swept
 
-    def _prune(self, store: Store, finished_before: float, now: float, *, early: bool) -> int:
+    def _prune(self, store: Store, now: float, *, early: bool) -> int:
         number = 0
         if early and not self.short():
             return number
-        for name in store.associations.prunable(finished_before=finished_before):
+        due = now - self._retention.pixel_days * _DAY_S
+        for name in store.associations.prunable(finished_before=now if early else due, failed_before=due):
             if early and not self.short():
                 break
             self._delete(self._spool / spool.Room.ASSOCIATIONS / name)

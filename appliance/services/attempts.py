@@ -167,16 +167,29 @@ class Attempts:
             # A predecessor was killed between the last rename and the commit.
             self.current = Attempt(scan, used, results / scan.folder, end={"event": "result"})
             return
+        gone = scan.instances - sum(not item.pruned for item in used)
+        if gone > 0:
+            self._refuse_incomplete(scan, gone)
+            return
         folder = results / f"{PART_PREFIX}{scan.folder}-{secrets.token_hex(4)}"
         folder.mkdir(parents=True, mode=0o700)
         self.current = Attempt(scan, used, folder)
-        paths = [self._settings.box.spool / item.path for item in used if not item.pruned]
+        paths = [self._settings.box.spool / item.path for item in used]
         if self._child is None:
             return  # as good as one that ended; the limits notice it
         try:
             self._child.screen(scan.id, paths, folder, scan.revision)
         except ScreenerLostError as error:
             self._lost(ReasonCode.WORKER_LOST, str(error))
+
+    def _refuse_incomplete(self, scan: ScanRow, gone: int) -> None:
+        text = (
+            f"{gone} of the {scan.instances} images of this series were deleted when their time had come; "
+            "send the whole series again, then ask for the scan again."
+        )
+        reason = Reason(ReasonCode.IMAGES_DELETED, text)
+        self._store.scans.move(scan.id, ScanState.REFUSED, cause="the series cannot be used", reason=reason)
+        _log.warning("scan_refused", scan=scan.id, reason=reason.code.value, gone=gone)
 
     def watch(self, wait_s: float) -> None:
         """Listen to the child, hold it to its limits, and store how its attempt ended."""

@@ -91,13 +91,15 @@ class Associations:
         )
         return [AssociationRow(row["name"], row["closed_reason"], bool(row["indexed"])) for row in rows]
 
-    def prunable(self, *, finished_before: float) -> list[str]:
+    def prunable(self, *, finished_before: float, failed_before: float) -> list[str]:
         """Return the associations, oldest first, none of whose scans still waits for anything.
 
         Parameters
         ----------
         finished_before
             Unix time; every scan that uses an instance of the association finished before it.
+        failed_before
+            The same for scans that have failed, whose images somebody may still want to look into.
         """
         rows = self._store.rows(
             """
@@ -108,9 +110,10 @@ class Associations:
                 JOIN scans s ON s.study_instance_uid = first.study_instance_uid
                     AND s.series_instance_uid = first.series_instance_uid AND s.revision >= first.revision
                 WHERE i.association = a.name AND i.disposition = 'used'
-                    AND (s.finished_at IS NULL OR s.finished_at >= :before))
+                    AND (s.finished_at IS NULL
+                        OR s.finished_at >= CASE s.state WHEN 'failed' THEN :failed ELSE :before END))
             ORDER BY a.first_seen_at, a.name
             """,
-            {"before": finished_before},
+            {"before": finished_before, "failed": failed_before},
         )
         return [row["name"] for row in rows]

@@ -8,6 +8,7 @@ import pytest
 from appliance.config import RetentionSettings
 from appliance.dicom import spool
 from appliance.health.disk import DiskKeeper, Swept
+from appliance.reasons import Reason, ReasonCode
 from appliance.store.database import open_database
 from appliance.store.instances import InstanceIdentity, SpooledInstance
 from appliance.store.lifecycle import ScanState
@@ -48,7 +49,11 @@ class Spooled:
         (scan_id,) = self.store.instances.add(path.name, [item])
         self.store.associations.close(path.name, "released", at=at)
         self.store.associations.mark_indexed(path.name)
-        if state is not ScanState.RECEIVING:
+        if state in {ScanState.REFUSED, ScanState.FAILED}:
+            self.store.scans.advance(scan_id, ScanState.COMPLETE, cause="test", at=at)
+            reason = Reason(ReasonCode.ATTEMPTS_EXHAUSTED, "Three attempts were lost.")
+            self.store.scans.move(scan_id, state, cause="test", reason=reason, at=at)
+        elif state is not ScanState.RECEIVING:
             self.store.scans.advance(scan_id, state, cause="test", at=at)
         return path
 
@@ -102,6 +107,18 @@ def test_a_short_disk_takes_images_of_finished_scans_early(spooled):
     young = spooled.scan(1)
     assert spooled.sweep(SHORT) == Swept(associations=1, early=1)
     assert not young.exists()
+
+
+def test_a_short_disk_takes_no_images_of_a_failed_scan_early(spooled):
+    path, refused = spooled.scan(6, ScanState.FAILED), spooled.scan(6, ScanState.REFUSED)
+    assert spooled.sweep(SHORT) == Swept(associations=1, early=1)
+    assert (path.exists(), refused.exists()) == (True, False)
+
+
+def test_images_of_a_failed_scan_go_when_their_days_are_over(spooled):
+    path = spooled.scan(8, ScanState.FAILED)
+    assert spooled.sweep() == Swept(associations=1)
+    assert not path.exists()
 
 
 def test_a_short_disk_takes_the_oldest_first_and_no_more_than_it_needs(spooled):

@@ -86,6 +86,55 @@ def test_of_two_that_differ_the_first_counts(store: Store) -> None:
     assert event.reason is ReasonCode.CONFLICTING_DUPLICATES
 
 
+def _refuse(store: Store, scan_id: int) -> None:
+    _complete(store, scan_id)
+    gap = Reason(ReasonCode.MIXED_GEOMETRY, "The pixel size differs.")
+    store.scans.move(scan_id, ScanState.REFUSED, cause="the series cannot be used", reason=gap)
+
+
+def test_a_refused_series_that_is_sent_again_with_other_content_is_a_new_revision(store: Store) -> None:
+    (first,) = _add(store, "a", spooled(1, content="bad"), spooled(2, content="bad"), spooled(3))
+    _refuse(store, first)
+    again = [spooled(1, content="good"), spooled(2, content="good"), spooled(3)]
+    (second,) = _add(store, "b", *again)
+    scan = store.scans.get(second)
+    assert (scan.revision, scan.state, scan.instances) == (2, ScanState.RECEIVING, 3)
+    used = {(i.association, i.name, i.digest) for i in store.instances.of_scan(second)}
+    assert used == {
+        ("b", "000001.dcm", "sha256:good"),
+        ("b", "000002.dcm", "sha256:good"),
+        ("a", "000003.dcm", "sha256:a"),
+    }
+    rows = store.rows("SELECT reason_code FROM instances WHERE association = 'a' AND disposition = 'conflicting'")
+    assert [row["reason_code"] for row in rows] == ["conflicting_duplicates"] * 2
+
+
+def test_of_two_corrections_in_one_revision_the_first_counts(store: Store) -> None:
+    (first,) = _add(store, "a", spooled(1, content="bad"))
+    _refuse(store, first)
+    (second,) = _add(store, "b", spooled(1, content="good"))
+    _add(store, "c", spooled(1, content="third"))
+    assert [i.digest for i in store.instances.of_scan(second)] == ["sha256:good"]
+    assert len(store.scans.last()) == 2
+
+
+def test_a_refused_series_may_be_corrected_more_than_once(store: Store) -> None:
+    (first,) = _add(store, "a", spooled(1, content="bad"), spooled(2))
+    _refuse(store, first)
+    (second,) = _add(store, "b", spooled(1, content="worse"))
+    _refuse(store, second)
+    (third,) = _add(store, "c", spooled(1, content="good"), spooled(2, content="good"))
+    assert (store.scans.get(third).revision, store.scans.get(third).instances) == (3, 2)
+    assert {i.digest for i in store.instances.of_scan(third)} == {"sha256:good"}
+
+
+def test_a_screened_series_that_is_sent_again_with_other_content_stays_as_it_is(store: Store) -> None:
+    (scan_id,) = _add(store, "a", spooled(1, content="first"))
+    store.scans.advance(scan_id, ScanState.DONE, cause="test")
+    assert _add(store, "b", spooled(1, content="second")) == []
+    assert [i.digest for i in store.instances.of_scan(scan_id)] == ["sha256:first"]
+
+
 def test_a_late_instance_makes_a_revision_with_everything(store: Store) -> None:
     (first,) = _add(store, "a", spooled(1), spooled(2))
     _complete(store, first)
@@ -136,12 +185,12 @@ def test_only_associations_whose_scans_are_all_finished_are_prunable(store: Stor
     (scan_id,) = _add(store, "a", spooled(1))
     store.associations.close("a", "released", at=1.0)
     store.associations.mark_indexed("a")
-    assert store.associations.prunable(finished_before=1e12) == []
+    assert store.associations.prunable(finished_before=1e12, failed_before=1e12) == []
     store.scans.advance(scan_id, ScanState.DONE, cause="test", at=2000.0)
-    assert store.associations.prunable(finished_before=1999.0) == []
-    assert store.associations.prunable(finished_before=2001.0) == ["a"]
+    assert store.associations.prunable(finished_before=1999.0, failed_before=1999.0) == []
+    assert store.associations.prunable(finished_before=2001.0, failed_before=2001.0) == ["a"]
     _add(store, "b", spooled(2))  # a second revision needs the first one's images
-    assert store.associations.prunable(finished_before=1e12) == []
+    assert store.associations.prunable(finished_before=1e12, failed_before=1e12) == []
 
 
 def test_an_open_association_is_never_indexed_to_its_end(store: Store) -> None:

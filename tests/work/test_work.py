@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 import psutil
@@ -120,6 +121,28 @@ def test_a_refused_series_ends_with_its_reason(
     assert (scan.state, scan.reason_code, scan.attempts) == (ScanState.REFUSED, ReasonCode.LOCALIZER, 1)
     assert [event.kind for event in store.events.waiting()] == [EventKind.REFUSED]
     assert folders(settings) == []
+
+
+def test_a_revision_whose_earlier_images_were_deleted_is_refused_and_taken_when_they_come_again(
+    working: Callable[..., Any], scanner: Scanner, store: Store, finished: Callable[[int], list[ScanRow]]
+) -> None:
+    first = scanner.send("1.1", 2)
+    working()
+    finished(1)
+    shutil.rmtree(scanner.root / "associations" / first)
+    store.associations.mark_pruned(first, at=1.0)
+    scanner.send("1.1", 1, first=3)
+    _, refused = finished(2)
+    assert (refused.state, refused.reason_code) == (ScanState.REFUSED, ReasonCode.IMAGES_DELETED)
+    assert "2 of the 3 images" in (refused.reason_text or "")
+    scanner.send("1.1", 3)
+    until_indexed = time.monotonic() + 60.0
+    while sum(not item.pruned for item in store.instances.of_scan(refused.id)) < 3:
+        assert time.monotonic() < until_indexed
+        time.sleep(0.02)
+    store.scans.retry(refused.id)
+    _, taken = finished(2)
+    assert taken.state is ScanState.DONE
 
 
 @pytest.mark.parametrize(
