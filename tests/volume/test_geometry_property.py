@@ -138,8 +138,7 @@ def test_a_tilted_volume_loses_nothing(tools, tmp_path):
 def test_slices_shifted_sideways_by_less_than_a_millimetre_are_moved_back(tools, series, tmp_path):
     datasets = series.datasets()
     # The anatomy stays where it is; only the image's window moved by half a pixel for one slice.
-    shifted = tools.Series(origin_mm=(-19.2, -15.0, -40.0))
+    shifted = tools.Series(origin_mm=(-19.2, -15.0, -40.0), series_uid=series.series_uid, study_uid=series.study_uid)
     datasets[5] = shifted.datasets()[5]
-    datasets[5].SeriesInstanceUID = series.series_uid
     error, _ = worst_error_hu(build_scan(series.write(tmp_path, datasets)), tools)
     assert error < 3.0
