@@ -92,7 +92,7 @@ class Closed:
     reason
         How the association ended.
     time
-        UTC time in ISO 8601.
+        UTC time in ISO 8601, with its offset; whatever else stands in the file makes it a damaged one.
     instances
         Instances in this folder.
     """
@@ -135,19 +135,6 @@ class SpooledAssociation:
 # --- reading ------------------------------------------------------------------------------------------------
 
 
-def list_associations(spool: Path) -> list[SpooledAssociation]:
-    """Return the associations with CT instances, oldest first.
-
-    Folders that vanish or are half written while this runs are left out or returned as far as they go.
-    """
-    return _list_room(spool / Room.ASSOCIATIONS)
-
-
-def list_set_aside(spool: Path) -> list[SpooledAssociation]:
-    """Return the associations with set-aside objects, oldest first."""
-    return _list_room(spool / Room.ASIDE)
-
-
 def read_association(path: Path) -> SpooledAssociation | None:
     """Return one association folder, or ``None`` when it is gone."""
     try:
@@ -161,9 +148,13 @@ def read_association(path: Path) -> SpooledAssociation | None:
     return SpooledAssociation(path, opened, closed, tuple(instances), changed)
 
 
-def _list_room(room: Path) -> list[SpooledAssociation]:
+def list_set_aside(spool: Path) -> list[SpooledAssociation]:
+    """Return the associations with set-aside objects, oldest first.
+
+    Folders that vanish or are half written while this runs are left out or returned as far as they go.
+    """
     try:
-        folders = sorted(room.iterdir())
+        folders = sorted((spool / Room.ASIDE).iterdir())
     except FileNotFoundError:
         return []
     found = (read_association(folder) for folder in folders)
@@ -173,22 +164,21 @@ def _list_room(room: Path) -> list[SpooledAssociation]:
 def _read_json(path: Path, build: Callable[[dict[str, Any]], _T]) -> _T | None:
     try:
         return build(json.loads(path.read_bytes()))
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, OverflowError):
         return None
 
 
 def _opened_from(tree: dict[str, Any]) -> Opened:
-    return Opened(
-        calling_ae_title=str(tree["calling_ae_title"]),
-        called_ae_title=str(tree["called_ae_title"]),
-        peer_address=str(tree["peer_address"]),
-        opened=str(tree["opened"]),
-        receiver_pid=int(tree["receiver_pid"]),
-    )
+    names = ("calling_ae_title", "called_ae_title", "peer_address", "opened")
+    calling, called, address, opened = (str(tree[name]) for name in names)
+    return Opened(calling, called, address, opened, int(tree["receiver_pid"]))
 
 
 def _closed_from(tree: dict[str, Any]) -> Closed:
-    return Closed(CloseReason(tree["reason"]), str(tree["time"]), int(tree["instances"]))
+    closed_at = str(tree["time"])
+    if datetime.fromisoformat(closed_at).tzinfo is None:
+        raise ValueError("a time without offset could mean any hour")
+    return Closed(CloseReason(tree["reason"]), closed_at, int(tree["instances"]))
 
 
 # --- writing ------------------------------------------------------------------------------------------------
@@ -313,6 +303,11 @@ class Spool:
     root
         Made when missing.
 
+    Attributes
+    ----------
+    unrecovered
+        Folders of dead receivers that still have to be closed.
+
     Raises
     ------
     SpoolError
@@ -321,6 +316,7 @@ class Spool:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self.unrecovered: list[Path] = []
         try:
             for folder in (root, root / Room.ASSOCIATIONS, root / Room.ASIDE):
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -337,18 +333,23 @@ class Spool:
         return AssociationFolder(self.root / room, name, opened)
 
     def recover(self) -> int:
-        """Close the associations of receivers that died, and delete their unfinished files.
+        """Close the associations of receivers that died, delete their unfinished files; return the number closed.
 
-        Returns
-        -------
-        int
-            Number of associations closed.
+        A folder that a full or failing disk keeps from being closed stays in ``unrecovered``, so that it never keeps a
+        receiver from starting.
         """
+        self.unrecovered = [path for room in Room for path in sorted((self.root / room).iterdir())]
+        return self.recover_rest()
+
+    def recover_rest(self) -> int:
+        """Try the folders in ``unrecovered`` again; return the number closed."""
+        waiting, self.unrecovered = self.unrecovered, []
         recovered = 0
-        for room in Room:
-            for path in sorted((self.root / room).iterdir()):
-                if path.is_dir() and _recover_folder(path):
-                    recovered += 1
+        for path in waiting:
+            try:
+                recovered += path.is_dir() and _recover_folder(path)
+            except OSError:
+                self.unrecovered.append(path)
         return recovered
 
     def close(self) -> None:

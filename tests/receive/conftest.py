@@ -16,6 +16,7 @@ from pynetdicom import AE
 
 from appliance.config import ReceiveSettings
 from appliance.dicom.network.receiver import Receiver
+from appliance.dicom.spool import Room, SpooledAssociation, read_association
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -138,3 +139,10 @@ def eventually(condition: Callable[[], Any], seconds: float = 10.0) -> Any:
         time.sleep(0.02)
     assert value, "it did not come true in time"
     return value
+
+
+def list_associations(spool: Path) -> list[SpooledAssociation]:
+    """Return the associations with CT instances, oldest first."""
+    room = spool / Room.ASSOCIATIONS
+    found = [read_association(folder) for folder in sorted(room.iterdir())] if room.exists() else []
+    return [association for association in found if association is not None]

@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from appliance.dicom.network.sender import SendReport, send
-from appliance.dicom.spool import CloseReason, list_associations
-from tests.receive.conftest import CALLED, SENDER, data_set_bytes, eventually, make_series
+from appliance.dicom.spool import CloseReason
+from tests.receive.conftest import CALLED, SENDER, data_set_bytes, eventually, list_associations, make_series
 
 if TYPE_CHECKING:
     from collections.abc import Callable

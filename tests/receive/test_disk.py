@@ -10,8 +10,17 @@ from typing import TYPE_CHECKING
 import pytest
 from pydicom import dcmread
 
-from appliance.dicom.spool import list_associations
-from tests.receive.conftest import associate, data_set_bytes, eventually, make_instance, make_series
+from appliance.dicom.spool import Opened, Room, Spool
+from tests.receive.conftest import (
+    CALLED,
+    SENDER,
+    associate,
+    data_set_bytes,
+    eventually,
+    list_associations,
+    make_instance,
+    make_series,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -73,6 +82,25 @@ def test_the_end_is_written_once_there_is_room(
     filler.unlink()
     receiver.housekeeping()
     assert list_associations(small_disk / "spool")[0].closed is not None
+
+
+def test_a_full_disk_does_not_keep_the_receiver_from_starting(
+    small_disk: Path, start_receiver: Callable[..., Receiver]
+) -> None:
+    root = small_disk / "spool"
+    with Spool(root) as spool:
+        spool.open_folder(Room.ASSOCIATIONS, "one", Opened(SENDER, CALLED, "10.1.2.3", "", 42)).store(b"data")
+    filler = small_disk / "filler"
+    with filler.open("wb", buffering=0) as stream, contextlib.suppress(OSError):
+        while True:
+            stream.write(bytes(4096))
+    receiver = start_receiver(root=root)
+    assert receiver.check_self()
+    assert list_associations(root)[0].closed is None
+    receiver.housekeeping()
+    filler.unlink()
+    receiver.housekeeping()
+    assert list_associations(root)[0].closed is not None
 
 
 def test_reserve_reached_within_an_association(

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from appliance.dicom.network.sender import send
-from appliance.dicom.spool import CloseReason, Spool, list_associations
-from tests.receive.conftest import CALLED, SENDER, data_set_bytes, eventually, make_series
+from appliance.dicom.spool import CloseReason, Spool
+from tests.receive.conftest import CALLED, SENDER, data_set_bytes, eventually, list_associations, make_series
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -15,9 +15,8 @@ import pytest
 
 from appliance.config import Settings
 from appliance.dicom.network.sender import send
-from appliance.dicom.spool import list_associations
 from appliance.services import lifecycle, receive, systemd
-from tests.receive.conftest import CALLED, PEER, SENDER, eventually, make_series
+from tests.receive.conftest import CALLED, PEER, SENDER, eventually, list_associations, make_series
 
 if TYPE_CHECKING:
     from pathlib import Path

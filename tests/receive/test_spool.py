@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,18 +17,25 @@ from appliance.dicom.spool import (
     Room,
     Spool,
     SpoolError,
-    list_associations,
     list_set_aside,
     new_association_name,
     read_association,
 )
 from appliance.durable import write_durably
-from tests.receive.conftest import eventually
+from tests.receive.conftest import eventually, list_associations
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 OPENED = Opened("SCANNER", "APPLIANCE", "10.1.2.3", "2026-01-02T03:04:05.000+00:00", 42)
+
+DAMAGED_ENDS = [
+    b'{"reason": "released", "instances": 1, "time": "yesterday"}',
+    b'{"reason": "released", "instances": 1, "time": "2026-01-02T03:04:05"}',
+    b'{"reason": "released", "instances": 1, "time": null}',
+    b'{"reason": "released", "instances": 1, "time": 17}',
+    b'{"reason": "released", "instances": Infinity, "time": "2026-01-02T03:04:05+00:00"}',
+]
 
 
 def test_an_empty_spool_lists_nothing(tmp_path: Path) -> None:
@@ -88,7 +96,7 @@ def test_order_is_that_of_arrival(tmp_path: Path) -> None:
     assert [path.read_bytes() for path in list_associations(tmp_path)[0].instances] == [b"%d" % n for n in range(12)]
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"reason": "eaten"}', b"\xff\xfe"])
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"reason": "eaten"}', b"\xff\xfe", *DAMAGED_ENDS])
 def test_damaged_descriptions_do_not_hide_instances(tmp_path: Path, content: bytes) -> None:
     with Spool(tmp_path) as spool:
         spool.open_folder(Room.ASSOCIATIONS, "one", OPENED).store(b"data")
@@ -156,14 +164,34 @@ def test_closed_associations_are_left_alone(tmp_path: Path) -> None:
     assert list_associations(tmp_path) == before
 
 
-def test_a_half_written_end_is_written_again(tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", [b'{"reason": "rele', *DAMAGED_ENDS])
+def test_a_damaged_end_is_written_again(tmp_path: Path, content: bytes) -> None:
     with Spool(tmp_path) as spool:
         spool.open_folder(Room.ASSOCIATIONS, "one", OPENED).store(b"data")
-    (tmp_path / "associations" / "one" / "closed.json").write_bytes(b'{"reason": "rele')
+    (tmp_path / "associations" / "one" / "closed.json").write_bytes(content)
     with Spool(tmp_path) as spool:
         assert spool.recover() == 1
     found = list_associations(tmp_path)[0]
     assert found.closed is not None
+    assert datetime.fromisoformat(found.closed.time).tzinfo is not None
+
+
+def test_a_folder_that_cannot_be_closed_holds_up_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Spool(tmp_path) as spool:
+        for name in ("one", "two"):
+            spool.open_folder(Room.ASSOCIATIONS, name, OPENED).store(b"data")
+
+    def full(path: Path, data: bytes) -> None:
+        if path.parent.name == "one":
+            raise OSError(28, "No space left on device")
+        write_durably(path, data)
+
+    with Spool(tmp_path) as spool:
+        with monkeypatch.context() as patched:
+            patched.setattr("appliance.dicom.spool.write_durably", full)
+            assert (spool.recover(), len(spool.unrecovered)) == (1, 1)
+        assert (spool.recover_rest(), spool.unrecovered) == (1, [])
+    assert all(found.closed is not None for found in list_associations(tmp_path))
 
 
 # --- one receiver -------------------------------------------------------------------------------------------

@@ -27,13 +27,14 @@ from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.dimse_primitives import C_STORE
 
 from appliance.dicom.network.sender import send
-from appliance.dicom.spool import CloseReason, list_associations, list_set_aside
+from appliance.dicom.spool import CloseReason, list_set_aside
 from tests.receive.conftest import (
     CALLED,
     SENDER,
     associate,
     data_set_bytes,
     eventually,
+    list_associations,
     make_instance,
     make_series,
 )

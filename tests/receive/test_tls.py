@@ -13,9 +13,8 @@ import pytest
 
 from appliance.config import TlsSettings
 from appliance.dicom.network.sender import echo, send
-from appliance.dicom.spool import list_associations
 from appliance.errors import ConfigurationError
-from tests.receive.conftest import CALLED, SENDER, data_set_bytes, make_series
+from tests.receive.conftest import CALLED, SENDER, data_set_bytes, list_associations, make_series
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -15,9 +15,16 @@ from pydicom.uid import UID, CTImageStorage
 from appliance.dicom.image.codecs import COMPRESSED_SYNTAXES
 from appliance.dicom.network.sender import send
 from appliance.dicom.network.transfer_syntaxes import RECEIVED_TRANSFER_SYNTAXES
-from appliance.dicom.spool import list_associations
 from appliance.dicom.uids import CT_STORAGE_CLASSES, NATIVE_SYNTAXES
-from tests.receive.conftest import CALLED, SENDER, associate, data_set_bytes, eventually, make_instance
+from tests.receive.conftest import (
+    CALLED,
+    SENDER,
+    associate,
+    data_set_bytes,
+    eventually,
+    list_associations,
+    make_instance,
+)
 
 if TYPE_CHECKING:
     from appliance.dicom.network.receiver import Receiver

@@ -147,6 +147,8 @@ class Receiver:
             target=self._server.serve_forever, kwargs={"poll_interval": 0.1}, name="dicom-port", daemon=True
         ).start()
         _log.info("receiver_started", port=self.port, ae_title=self._settings.ae_title, recovered=recovered)
+        if self._spool.unrecovered:
+            _log.error("associations_not_recovered", number=len(self._spool.unrecovered))
 
     def stop(self, grace_s: float = 3.0) -> None:
         """Stop listening, let instances in transfer finish for ``grace_s`` seconds, then abort what is left."""
@@ -207,6 +209,10 @@ class Receiver:
             if not intake.close(reason):
                 with self._lock:
                     self._unclosed.append((intake, reason))
+        if self._spool is not None and self._spool.unrecovered:
+            recovered = self._spool.recover_rest()
+            if recovered:
+                _log.info("associations_recovered", number=recovered, left=len(self._spool.unrecovered))
 
     def check_self(self, timeout_s: float = 10.0) -> bool:
         """Return whether the port answers a C-ECHO from this process; with TLS, whether it answers a handshake."""
