@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 import threading
 import time
 
@@ -12,7 +14,8 @@ from appliance.dicom.spool import AssociationFolder, CloseReason, Opened, Room, 
 from appliance.health.model import Problem, SelfTest
 from appliance.packs import install as life
 from appliance.packs.choice import read_choice
-from appliance.packs.pack import load
+from appliance.packs.pack import load, sha256_of
+from appliance.packs.registry import available
 from appliance.packs.rules import Rules
 from appliance.packs.shadow import summary
 from appliance.packs.signature import sign
@@ -186,3 +189,39 @@ def test_the_work_service_starts_with_the_last_good_pack_and_says_so(make_pack, 
         ("9.1.0", SelfTest.FAILED),
     }
     assert Problem.PACK_FAILED in measure(settings, packs=packs).problems
+
+
+def test_every_result_of_development_mode_says_unsigned(make_pack, series, tmp_path):
+    pack = make_pack("9.0.0", key=None)
+    file = tmp_path / "box.toml"
+    file.write_text(
+        f'[box]\nstate_directory = "{tmp_path / "state"}"\n[work]\npacks = ["{pack}"]\n[packs]\nallow_unsigned = true\n'
+    )
+    command = [sys.executable, "-m", "appliance", "screen", str(series[0].parent), "--config", str(file)]
+    done = subprocess.run([*command, "--json"], check=True, capture_output=True, text=True)
+    (used,) = json.loads(done.stdout)["packs"]
+    assert (used["version"], used["trust"]) == ("9.0.0", "unsigned")
+    assert "WITHOUT A SIGNATURE" in subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+def test_an_install_that_is_killed_leaves_nothing_that_counts(make_pack, rules, settings, site_key, tmp_path):
+    source = make_pack("9.0.0")
+    with (source / "large.bin").open("wb") as stream:  # enough to be caught while it is copied or verified
+        stream.truncate(400 << 20)
+    text = (source / "pack.toml").read_text()
+    (source / "pack.toml").write_text(text + f'"large.bin" = "{sha256_of(source / "large.bin")}"\n')
+    sign(load(source), site_key)
+    file = tmp_path / "box.toml"
+    file.write_text(
+        f'[box]\nstate_directory = "{settings.box.state_directory}"\n[packs]\nkeys = ["{site_key.parent}"]\n'
+    )
+    command = [sys.executable, "-m", "appliance", "packs", "install", str(source), "--config", str(file)]
+    process = subprocess.Popen(command)
+    until(lambda: list(rules.installed.glob(".staging*/*")) or process.poll() is not None)
+    assert process.poll() is None, "it was too quick to be killed"
+    process.kill()
+    process.wait()
+    assert read_choice(rules.installed).installed == {}
+    assert [pack.trust for pack in available(rules)] == ["shipped"]
+    assert life.install(source, rules).version == "9.0.0"
+    assert not list(rules.installed.glob(".staging*"))
