@@ -280,7 +280,7 @@ def _broker(settings: Settings) -> Iterator[Check]:
 
 def _certificates(settings: Settings) -> Iterator[Check]:
     from appliance.health.certificate import read
-    from appliance.health.secret_files import require_private
+    from appliance.secret_files import require_private
 
     used: dict[str, TlsSettings | None] = {
         "DICOM port's certificate": settings.receive.tls,

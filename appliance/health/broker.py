@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import ssl
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from appliance.errors import ConfigurationError
 from appliance.health import certificate
-from appliance.health.secret_files import read_secret, require_private
+from appliance.secret_files import read_secret
+from appliance.tls import client_context
 
 if TYPE_CHECKING:
-    from appliance.config import MqttSettings, TlsSettings
+    import ssl
+
+    from appliance.config import MqttSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,21 +66,4 @@ class Broker:
 
     def tls_context(self) -> ssl.SSLContext | None:
         """Load the certificates, for each connection again, so that renewed ones are taken up."""
-        return None if self.settings.tls is None else _context(self.settings.tls)
-
-
-def _context(tls: TlsSettings) -> ssl.SSLContext:
-    require_private(tls.private_key)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    try:
-        context.load_verify_locations(tls.trusted)
-    except (OSError, ssl.SSLError) as error:
-        raise ConfigurationError(f"{tls.trusted}: the trusted certificates cannot be read: {error}") from error
-    try:
-        context.load_cert_chain(tls.certificate, tls.private_key)
-    except (OSError, ssl.SSLError) as error:
-        raise ConfigurationError(
-            f"{tls.certificate} and {tls.private_key} do not make a certificate with its key: {error}"
-        ) from error
-    return context
+        return None if self.settings.tls is None else client_context(self.settings.tls, compare_host_name=True)

@@ -1,7 +1,7 @@
 import pytest
 
 from appliance.errors import ConfigurationError
-from appliance.health.secret_files import read_secret
+from appliance.secret_files import read_secret
 
 
 @pytest.fixture

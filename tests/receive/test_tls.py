@@ -59,6 +59,8 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     certificate(folder, "box", "site")
     certificate(folder, "scanner", "site")
     certificate(folder, "intruder", "stranger")
+    for key in folder.glob("*.key"):
+        key.chmod(0o600)
     return folder
 
 
@@ -147,6 +149,14 @@ def test_dcmtk_over_tls(secure: Receiver, certificates: Path) -> None:
     if "unknown option" in done.stderr.lower():
         pytest.skip("this dcmtk was built without TLS")
     assert done.returncode == 0, done.stderr
+
+
+def test_a_key_that_others_may_read_is_refused(start_receiver: Callable[..., Receiver], certificates: Path) -> None:
+    key = shutil.copy(certificates / "box.key", certificates / "open.key")
+    key.chmod(0o640)
+    wrong = files(certificates, "box").model_dump() | {"private_key": key}
+    with pytest.raises(ConfigurationError, match="chmod 600"):
+        start_receiver(tls=wrong)
 
 
 def test_missing_certificate_is_named(start_receiver: Callable[..., Receiver], certificates: Path) -> None:

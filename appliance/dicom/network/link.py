@@ -15,7 +15,7 @@ from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.transport import AssociationSocket
 
 from appliance.dicom.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
-from appliance.dicom.network.tls import TlsFiles, client_context
+from appliance.tls import TlsFiles, client_context
 
 if TYPE_CHECKING:
     from pynetdicom.association import Association
@@ -120,7 +120,7 @@ def associate(
 ) -> Link | Failure:
     """Open an association, or tell why not."""
     opened: list[bool] = []
-    tls_args: Any = None if tls is None else (client_context(tls), host)
+    tls_args: Any = None if tls is None else (client_context(tls, compare_host_name=False), host)
     peer = node_name(called_ae, host, port)
     try:
         association = ae.associate(

@@ -31,13 +31,13 @@ from appliance.dicom.network.negotiation import (
 )
 from appliance.dicom.network.sender import echo
 from appliance.dicom.network.storage_service import Dimse
-from appliance.dicom.network.tls import server_context
 from appliance.dicom.network.wire import Connection, Server, Socket
 from appliance.dicom.spool import CloseReason, Spool, SpoolError
 from appliance.dicom.uids import (
     VERIFICATION,
 )
 from appliance.durable import free_bytes
+from appliance.tls import server_context
 
 if TYPE_CHECKING:
     from collections.abc import Callable

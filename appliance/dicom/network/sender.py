@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pynetdicom.association import Association
     from pynetdicom.presentation import PresentationContext
 
-    from appliance.dicom.network.tls import TlsFiles
+    from appliance.tls import TlsFiles
 
 # A-ASSOCIATE-RQ holds at most 128 contexts (PS3.8 Section 9.3.2.2); a compressed class takes one, others three.
 _MOST_CONTEXTS = 126

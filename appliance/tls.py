@@ -1,4 +1,4 @@
-"""Mutual TLS for DICOM (PS3.15 Annex B.12, BCP 195): both sides show a certificate, or there is no link."""
+"""Mutual TLS, for the DICOM port as for the broker: both sides show a certificate, or there is no link (BCP 195)."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import ssl
 from typing import TYPE_CHECKING, Protocol
 
 from appliance.errors import ConfigurationError
+from appliance.secret_files import require_private
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,7 +21,7 @@ class TlsFiles(Protocol):
 
     @property
     def private_key(self) -> Path:
-        """Its private key."""
+        """Its private key, which nobody else may read."""
 
     @property
     def trusted(self) -> Path:
@@ -33,24 +34,30 @@ def server_context(files: TlsFiles) -> ssl.SSLContext:
     Raises
     ------
     ConfigurationError
-        A file cannot be read or does not hold what it should.
+        A file cannot be read or does not hold what it should, or others may read the private key.
     """
     return _load(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), files)
 
 
-def client_context(files: TlsFiles) -> ssl.SSLContext:
+def client_context(files: TlsFiles, *, compare_host_name: bool) -> ssl.SSLContext:
     """Return a context that accepts only servers whose certificate chains to ``files.trusted``.
 
-    DICOM nodes are addressed by IP address and their certificates rarely name it, so the chain decides and the
-    host name is not compared; keep ``trusted`` to the site's own authority.
+    Parameters
+    ----------
+    files
+        Our side.
+    compare_host_name
+        Whether the certificate must also name the host that was called. DICOM nodes are addressed by IP address and
+        their certificates rarely name it, so there the chain alone decides; keep ``trusted`` to the site's own
+        authority.
 
     Raises
     ------
     ConfigurationError
-        A file cannot be read or does not hold what it should.
+        As in :func:`server_context`.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False
+    context.check_hostname = compare_host_name
     return _load(context, files)
 
 
@@ -63,6 +70,8 @@ def _load(context: ssl.SSLContext, files: TlsFiles) -> ssl.SSLContext:
         raise ConfigurationError(
             f"TLS: {files.certificate} and {files.private_key} cannot be used as certificate and key: {error}"
         ) from error
+    # Checked second, so that of files that are missing altogether the certificate is named.
+    require_private(files.private_key)
     try:
         context.load_verify_locations(files.trusted)
     except (OSError, ssl.SSLError) as error:
