@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 INDEX = "packs.json"
 _ROLES = ("root", "targets", "snapshot", "timestamp")
 _ROOT_DAYS = 3 * 365
+_RENEW_ROOT_DAYS = 365
 _ZIP_TIME = (1980, 1, 1, 0, 0, 0)  # the same pack gives the same zip file
 _BLOCK = 1 << 20
 
@@ -38,14 +39,16 @@ _BLOCK = 1 << 20
 def publish(repository: Path, keys: Path, packs: Sequence[Path], *, days: int, now: datetime | None = None) -> Path:
     """Add packs to a repository, or make it, and sign its lists anew.
 
-    Without packs the lists are signed again as they are, which a repository needs before they expire.
+    Without packs the lists are signed again as they are, which a repository needs before they expire. The root metadata
+    is renewed in its last year. Where the key of a list is missing, a new one is made and the root key makes the old
+    one worthless: so a stolen key is replaced. Boxes follow both by themselves.
 
     Parameters
     ----------
     repository
         Its folder; served as it is.
     keys
-        Folder of the four roles' private keys (``<role>.private.pem``); made when it is empty. Keep it elsewhere.
+        Folder of the four roles' private keys (``<role>.private.pem``); made with the repository. Keep it elsewhere.
     packs
         Folders of signed packs.
     days
@@ -75,9 +78,11 @@ def publish(repository: Path, keys: Path, packs: Sequence[Path], *, days: int, n
         root_path = metadata / "1.root.json"
         if not root_path.exists() and list(metadata.glob("*.json")):
             raise PackError(f"{repository}: the repository has lists but no 1.root.json; restore it from a copy.")
-        signers = _signers(keys, may_make=not root_path.exists())
+        signers = _signers(keys, may_make_root=not root_path.exists())
         if not root_path.exists():
             _write(root_path, _root(signers, moment), signers["root"])
+        else:
+            _renew_root(metadata, signers, moment)
         version = 1 + max((int(path.name.partition(".")[0]) for path in metadata.glob("*.targets.json")), default=0)
         listed = _index(targets, metadata, version - 1)
         for folder in packs:
@@ -112,6 +117,30 @@ def _root(signers: dict[str, CryptoSigner], moment: datetime) -> Metadata[Root]:
     for role in _ROLES:
         root.add_key(signers[role].public_key, role)
     return Metadata(root)
+
+
+def _renew_root(metadata: Path, signers: dict[str, CryptoSigner], moment: datetime) -> None:
+    """Write the next root metadata when the last is in its last year, or when a list has another key now."""
+    from tuf.api.metadata import Metadata, Root
+
+    last = max(metadata.glob("*.root.json"), key=lambda path: int(path.name.partition(".")[0]))
+    content = Metadata[Root].from_file(str(last))
+    root = content.signed
+    if signers["root"].public_key.keyid not in root.roles["root"].keyids:
+        raise ConfigurationError(f"the root key does not belong to this repository ({last})")
+    changed = root.expires - moment < timedelta(days=_RENEW_ROOT_DAYS)
+    for role in _ROLES[1:]:
+        new = signers[role].public_key
+        if new.keyid not in root.roles[role].keyids:
+            for old in list(root.roles[role].keyids):
+                root.revoke_key(old, role)
+            root.add_key(new, role)
+            changed = True
+    if changed:
+        root.version += 1
+        root.expires = moment + timedelta(days=_ROOT_DAYS)
+        content.signatures.clear()
+        _write(metadata / f"{root.version}.root.json", content, signers["root"])
 
 
 def _write(path: Path, content: Metadata[Any], signer: CryptoSigner) -> None:
@@ -164,7 +193,7 @@ def _digest(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _signers(keys: Path, *, may_make: bool) -> dict[str, CryptoSigner]:
+def _signers(keys: Path, *, may_make_root: bool) -> dict[str, CryptoSigner]:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from cryptography.hazmat.primitives.serialization import (
         Encoding,
@@ -177,7 +206,7 @@ def _signers(keys: Path, *, may_make: bool) -> dict[str, CryptoSigner]:
     signers = {}
     for role in _ROLES:
         path = keys / f"{role}{PRIVATE_SUFFIX}"
-        if not path.exists() and may_make:
+        if not path.exists() and (may_make_root or role != "root"):  # without the root key no new key would count
             keys.mkdir(parents=True, exist_ok=True, mode=0o700)
             pem = Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
             write_durably(path, pem)  # mode 0600

@@ -190,3 +190,38 @@ def test_lost_keys_are_not_made_anew_for_an_existing_repository(release, reposit
     release("9.0.0")
     with pytest.raises(ConfigurationError, match="cannot be read"):
         publish(repository, tmp_path / "nowhere", [], days=14)
+
+
+def test_the_root_is_renewed_in_its_last_year_and_boxes_follow(source, release, rules, repository, tmp_path):
+    years_ago = datetime.now(UTC) - timedelta(days=900)
+    root = Path(shutil.copy(release("9.0.0", now=years_ago), tmp_path / "root.json"))
+    release()
+    assert (repository / "metadata" / "2.root.json").exists()
+    assert versions(update(source, root, rules)) == ["9.0.0"]
+    release()
+    assert not (repository / "metadata" / "3.root.json").exists()
+
+
+def test_a_stolen_key_is_replaced_and_worthless(source, root, release, rules, repository, tmp_path):
+    keys = tmp_path / "repository-keys"
+    for role in ("targets", "snapshot", "timestamp"):
+        (keys / f"{role}.private.pem").rename(tmp_path / f"stolen-{role}")
+    release("9.1.0")
+    assert versions(update(source, root, rules)) == ["9.1.0"]
+    thief = tmp_path / "thief"
+    thief.mkdir()
+    shutil.copy(keys / "root.private.pem", thief)  # only so that publish runs; the old root does not name the new keys
+    for role in ("targets", "snapshot", "timestamp"):
+        shutil.copy(tmp_path / f"stolen-{role}", thief / f"{role}.private.pem")
+    for path in repository.glob("metadata/2.root.json"):
+        path.rename(tmp_path / "kept-root.json")
+    publish(repository, thief, [], days=14)
+    with pytest.raises(PackError, match="not signed by the keys"):
+        update(source, root, rules)
+
+
+def test_another_repositorys_root_key_is_refused(release, repository, tmp_path):
+    release("9.0.0")
+    publish(tmp_path / "other", tmp_path / "other-keys", [], days=14)
+    with pytest.raises(ConfigurationError, match="does not belong to this repository"):
+        publish(repository, tmp_path / "other-keys", [], days=14)
