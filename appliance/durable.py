@@ -47,7 +47,7 @@ def write_durably(path: Path, data: bytes, *, owner: tuple[int, int] | None = No
     except OSError:
         part.unlink(missing_ok=True)
         raise
-    sync_directory(path.parent)
+    sync(path.parent)
 
 
 def write_all(descriptor: int, data: bytes) -> None:
@@ -57,10 +57,13 @@ def write_all(descriptor: int, data: bytes) -> None:
         view = view[os.write(descriptor, view) :]
 
 
-def sync_directory(path: Path) -> None:
-    """Make names created, renamed or removed in a folder survive a power cut."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+def sync(path: Path) -> None:
+    """Make a file's content, or the names created, renamed or removed in a folder, survive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+sync_directory = sync

@@ -7,8 +7,6 @@ never loses it.
 from __future__ import annotations
 
 import contextlib
-import json
-import os
 import secrets
 import shutil
 import time
@@ -18,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from appliance.durable import sync_directory
+from appliance.durable import sync
 from appliance.reasons import Reason, ReasonCode
 from appliance.services.screener import SCREEN_SERIES
 from appliance.services.screener_process import ScreenerLostError, ScreenerProcess
@@ -136,7 +134,7 @@ class Attempts:
         child = self._child
         if child is None:
             if time.monotonic() >= self._resume_at:
-                self._child = ScreenerProcess(self._settings, screen_with=self._screen_with)
+                self._start_child()
             return False
         if not child.ready:
             messages = child.messages(0.0)
@@ -158,6 +156,12 @@ class Attempts:
                 self._pause("screener_too_large")
             return False
         return child.ready and time.monotonic() >= self._resume_at
+
+    def _start_child(self) -> None:
+        try:
+            self._child = ScreenerProcess(self._settings, screen_with=self._screen_with)
+        except ScreenerLostError as error:
+            self._pause(_DOES_NOT_START, error=str(error))
 
     def begin(self, scan: ScanRow) -> None:
         """Give a claimed scan to the child, unless its result lies there already."""
@@ -320,8 +324,7 @@ class Attempts:
         scan = attempt.scan
         try:
             folder = self._publish(attempt)
-            report = json.loads((folder / rebuild.REPORT_NAME).read_bytes())
-            self._store.results.save(scan.id, report, folder=scan.folder, key_images=rebuild.key_images(folder))
+            rebuild.save(self._store, folder, scan.id)
         except (FileNotFoundError, ValueError, ReportInvalidError) as error:
             shutil.rmtree(self._settings.box.results / scan.folder, ignore_errors=True)
             text = f"The screening left no report that can be stored ({type(error).__name__})."
@@ -338,16 +341,13 @@ class Attempts:
         (attempt.folder / rebuild.REPORT_NAME).stat()
         rebuild.write_identity(attempt.folder, attempt.scan, attempt.used)
         for path in (*attempt.folder.rglob("*"), attempt.folder):
-            if path.is_dir():
-                sync_directory(path)
-            else:
-                _sync_file(path)
+            sync(path)
         if target.exists():  # of another scan, which a lost database has forgotten
             _log.warning("foreign_results_set_aside", folder=target.name)
             target.rename(target.with_name(f"{_REPLACED_PREFIX}{target.name}-{secrets.token_hex(4)}"))
         attempt.folder.rename(target)
         attempt.folder = target
-        sync_directory(target.parent)
+        sync(target.parent)
         return target
 
     def _store_loss(self, attempt: Attempt, end: dict[str, Any]) -> None:
@@ -391,11 +391,3 @@ class Attempts:
         if child is not None:
             with contextlib.suppress(OSError):
                 child.kill()
-
-
-def _sync_file(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

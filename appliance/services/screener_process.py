@@ -46,6 +46,11 @@ class ScreenerProcess:
     screen_with
         ``module:function`` that screens; another one than the appliance's own in tests only.
 
+    Raises
+    ------
+    ScreenerLostError
+        It ended, or does not listen, before it was told its settings; nothing of it is left.
+
     Attributes
     ----------
     ready
@@ -78,7 +83,11 @@ class ScreenerProcess:
             os.close(write)
         if self._process.stdin is not None:
             os.set_blocking(self._process.stdin.fileno(), False)
-        self._send(settings.model_dump_json().encode())
+        try:
+            self._send(settings.model_dump_json().encode())
+        except BaseException:
+            self.kill()
+            raise
 
     @property
     def pid(self) -> int:

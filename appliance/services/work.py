@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from appliance.dicom.assemble import Assembler
-from appliance.durable import sync_directory
+from appliance.durable import sync
 from appliance.errors import ApplianceError, StoreError
 from appliance.services import systemd
 from appliance.services.attempts import PART_PREFIX, Attempts
@@ -137,12 +137,15 @@ class _Worker:
         """Begin where a predecessor was stopped or killed."""
         results = self._settings.box.results
         results.mkdir(parents=True, exist_ok=True, mode=0o700)
-        sync_directory(results.parent)
+        sync(results.parent)
         for leftover in results.glob(f"{PART_PREFIX}*"):
             shutil.rmtree(leftover, ignore_errors=True)
         restored = rebuild.restore(self._store, results, on_folder=lambda: systemd.notify("WATCHDOG=1"))
         if restored.finished or restored.unfinished:
             _log.warning("restored_from_results", finished=restored.finished, unfinished=restored.unfinished)
+        stored = rebuild.take_up(self._store, results)
+        if stored:
+            _log.warning("results_taken_up", scans=stored)
         taken = self._store.leases.take_back(attempts=self._settings.work.attempts)
         if taken:
             _log.warning("scans_taken_back", scans=taken)
@@ -188,8 +191,8 @@ class _Worker:
     def _begin(self, scan: ScanRow) -> None:
         try:
             self._attempts.begin(scan)
-        except OSError:
-            self._store.leases.release(scan.id, cause="the disk could not be written")
+        except (OSError, StoreError):
+            self._store.leases.release(scan.id, cause="the disk or the database could not be used")
             raise
 
     def _hand_over(self) -> None:

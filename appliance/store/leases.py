@@ -149,6 +149,11 @@ class Leases:
             self._store.scans.move(scan_id, ScanState.FAILED, cause=reason.code.value, reason=final, numbers=facts)
             return ScanState.FAILED
 
+    def held(self) -> list[ScanRow]:
+        """Return the scans that somebody holds, oldest first."""
+        rows = self._store.rows("SELECT id FROM scans WHERE lease_owner IS NOT NULL ORDER BY id")
+        return [self._store.scans.get(row["id"]) for row in rows]
+
     def take_back(self, *, attempts: int, keep: int | None = None, now: float | None = None) -> list[int]:
         """Take scans back from workers that are dead or have not given a sign of life in time.
 

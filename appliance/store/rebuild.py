@@ -16,6 +16,7 @@ from appliance.durable import write_durably
 from appliance.errors import StoreError
 from appliance.store.instances import UsedInstance
 from appliance.store.lifecycle import ScanState
+from appliance.store.results import ReportInvalidError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -94,6 +95,52 @@ def key_images(folder: Path) -> list[str]:
     return sorted(path.relative_to(folder).as_posix() for path in folder.glob("key_images/*.png"))
 
 
+def save(store: Store, folder: Path, scan_id: int, *, at: float | None = None) -> bool:
+    """Store the report that lies in a results folder; repeating it changes nothing.
+
+    Returns
+    -------
+    bool
+        Whether it was stored now.
+
+    Raises
+    ------
+    OSError
+        The report is missing or cannot be read.
+    ValueError
+        It is not JSON.
+    StoreError
+        It lacks something, or its scan is not one that can be screened.
+    """
+    report = json.loads((folder / REPORT_NAME).read_bytes())
+    return store.results.save(scan_id, report, folder=folder.name, key_images=key_images(folder), at=at)
+
+
+def take_up(store: Store, results: Path) -> list[int]:
+    """Store the results that a killed worker had given their names and not committed yet.
+
+    Call it before its leases are taken back: its last attempt would count as lost although its report is whole.
+
+    Returns
+    -------
+    list of int
+        Ids of the scans that are screened now.
+    """
+    taken = []
+    for scan in store.leases.held():
+        folder = results / scan.folder
+        if not belongs_to(folder, scan):
+            continue
+        try:
+            save(store, folder, scan.id)
+        except (OSError, ValueError, ReportInvalidError) as error:
+            # The scan is screened again; the folder is replaced then.
+            _log.warning("results_folder_not_taken_up", folder=folder.name, error=type(error).__name__)
+        else:
+            taken.append(scan.id)
+    return taken
+
+
 def _nothing() -> None:
     """Nobody is watching."""
 
@@ -148,7 +195,6 @@ def _number(folder: Path) -> tuple[int, str]:
 
 def _restore_one(store: Store, folder: Path) -> bool:
     tree = json.loads((folder / _IDENTITY_NAME).read_bytes())
-    report = json.loads((folder / REPORT_NAME).read_bytes())
     row: dict[str, Any] = {name: tree[name] for name in _SCAN_FIELDS}
     if folder.name != f"{row['id']}-r{row['revision']}":
         raise StoreError(f"{folder}: the folder's name and its {_IDENTITY_NAME} disagree.")
@@ -158,7 +204,7 @@ def _restore_one(store: Store, folder: Path) -> bool:
     names = {field.name for field in fields(UsedInstance)}
     for used in tree["used"]:
         store.instances.restore(scan_id, UsedInstance(**{name: used[name] for name in names}))
-    store.results.save(scan_id, report, folder=folder.name, key_images=key_images(folder), at=saved_at)
+    save(store, folder, scan_id, at=saved_at)
     try:
         finished_at = float(json.loads((folder / _FINISHED_NAME).read_bytes())["finished_at"])
     except FileNotFoundError:

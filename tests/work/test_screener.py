@@ -127,6 +127,19 @@ def test_a_child_that_ended_takes_nothing(start: Callable[..., ScreenerProcess],
         child.screen(1, [], tmp_path, 1)
 
 
+def test_one_that_does_not_take_its_settings_leaves_nothing(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lose(_: ScreenerProcess, line: bytes) -> None:
+        raise ScreenerLostError("The screening process has ended.")
+
+    monkeypatch.setattr(ScreenerProcess, "_send", lose)
+    before = psutil.Process().num_fds(), psutil.Process().children()
+    with pytest.raises(ScreenerLostError):
+        ScreenerProcess(settings)
+    assert (psutil.Process().num_fds(), psutil.Process().children()) == before
+
+
 def test_stopping_lets_it_end_by_itself(start: Callable[..., ScreenerProcess]) -> None:
     child = start()
     listen(child, "ready")

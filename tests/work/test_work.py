@@ -21,9 +21,11 @@ from appliance.reasons import Reason, ReasonCode
 from appliance.services import work
 from appliance.services.attempts import Attempts
 from appliance.services.lifecycle import read_heartbeat
+from appliance.services.screener_process import ScreenerLostError, ScreenerProcess
 from appliance.store import rebuild
 from appliance.store.database import open_database
 from appliance.store.events import EventKind
+from appliance.store.instances import Instances
 from appliance.store.leases import Leases, Owner
 from appliance.store.lifecycle import TERMINAL, ScanState
 from appliance.store.results import Results
@@ -424,6 +426,47 @@ def test_a_result_that_was_renamed_but_not_committed_is_taken_up(
     assert (again.state, again.slices, again.attempts) == (ScanState.DONE, 99, 2)
 
 
+def test_a_whole_report_of_the_last_attempt_counts_although_its_worker_was_killed(
+    settings: Settings,
+    scanner: Scanner,
+    finished: Callable[[int], list[ScanRow]],
+    working: Callable[..., Any],
+    store: Store,
+) -> None:
+    scanner.send("1.1", 2)
+    stop = working()
+    (scan,) = finished(1)
+    stop.set()
+    dead = Owner("another boot", 1, 1)
+    with store.atomic():  # as a kill between the last rename and the commit leaves it
+        for table in ("measurements", "findings", "screenings", "key_images", "results"):
+            store.execute(f"DELETE FROM {table}")
+        store.execute(
+            """
+            UPDATE scans SET state = 'screening', finished_at = NULL, attempts = 3, lease_owner = ?, lease_deadline = 1
+            """,
+            (str(dead),),
+        )
+    working()
+    (again,) = finished(1)
+    assert (again.state, again.attempts) == (ScanState.DONE, 3)
+    assert store.results.get(scan.id) is not None
+
+
+def test_a_child_that_ends_at_once_delays_the_work_and_ends_nothing(
+    working: Callable[..., Any],
+    scanner: Scanner,
+    finished: Callable[[int], list[ScanRow]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    calls = _fail_once(monkeypatch, ScreenerProcess, "_send", ScreenerLostError("The screening process has ended."))
+    scanner.send("1.1", 2)
+    working()
+    (scan,) = finished(1)
+    assert len(calls) >= 2
+    assert (scan.state, scan.attempts) == (ScanState.DONE, 1)
+
+
 def test_leftovers_of_a_killed_predecessor_are_swept(
     settings: Settings, working: Callable[..., Any], until: Callable[[Callable[[], bool]], None]
 ) -> None:
@@ -476,6 +519,7 @@ def _fail_once(monkeypatch: pytest.MonkeyPatch, owner: object, name: str, error:
         (Leases, "claim", StoreError("another process kept the write lock")),
         (Assembler, "complete", StoreError("the disk is full")),
         (Attempts, "begin", OSError(errno.ENOSPC, "No space left on device")),
+        (Instances, "of_scan", StoreError("another process kept the write lock")),
     ],
 )
 def test_a_full_disk_delays_a_scan_but_costs_it_nothing(
@@ -507,11 +551,17 @@ def test_a_scan_that_another_worker_took_is_let_go(
 ) -> None:
     scanner.send("1.1", accession="HANG")
     working(changed=changed(settings, work={"lease_s": 1.0}))
-    until(lambda: bool(store.scans.last()) and store.scans.last()[0].lease_owner is not None)
+
+    def at_hand() -> Any:
+        return (read_heartbeat(settings.box.state_directory, "work") or {"scan": "no heartbeat"}).get("scan")
+
+    until(lambda: bool(store.scans.last()) and at_hand() == store.scans.last()[0].id)
     me = Owner.current()
     with store.atomic():
         store.execute("UPDATE scans SET lease_owner = ?, lease_deadline = 1e12", (str(me).replace("/", "x/", 1),))
-    until(lambda: (read_heartbeat(settings.box.state_directory, "work") or {}).get("scan") is None)
+    until(lambda: at_hand() is None)
+    assert store.results.get(store.scans.last()[0].id) is None
+    assert folders(settings) == []
 
 
 def test_a_scan_that_somebody_else_moved_on_is_let_go(
