@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Self
 import sqlite_utils
 import structlog
 
-from appliance.durable import sync_directory
+from appliance.durable import sync
 from appliance.errors import StoreError
 from appliance.store import migrations
 from appliance.store.associations import Associations
@@ -174,19 +174,8 @@ class Store:
             The copy cannot be written or does not pass its check.
         """
         self._check_owner()
-        part = to.with_name(to.name + ".part")
         with _sentences(to), _file_sentences(to):
-            part.unlink(missing_ok=True)
-            _create(part)
-            with contextlib.closing(sqlite3.connect(part)) as copy:
-                self.database.conn.backup(copy)
-                copy.execute("PRAGMA journal_mode = DELETE")  # one file, nothing beside it
-        if found := damage(part):
-            part.unlink()
-            raise StoreError(f"{to}: the backup does not pass SQLite's check ({found}); the database is damaged.")
-        _fsync(part)
-        part.replace(to)
-        sync_directory(to.parent)
+            _copy(self.database.conn, to)
 
     def close(self) -> None:
         """Close the connection; the last one to close writes the log back into the file."""
@@ -239,6 +228,7 @@ def open_database(path: Path, *, read_only: bool = False, check: bool = True) ->
             moved = _mend(path, lock, check)
             _create(path)
             database = _connect(path)
+            _keep_before_upgrade(database, path)
             migrations.migrate(database)
     except BaseException:
         lock.release()
@@ -249,6 +239,35 @@ def open_database(path: Path, *, read_only: bool = False, check: bool = True) ->
         _log.error("database_moved_aside", to=moved.name)
         store.events.record(EventKind.DATABASE_RECOVERED)
     return store
+
+
+def _keep_before_upgrade(database: _Database, path: Path) -> None:
+    """Copy a database with an older schema, so that the release that wrote it can be put back."""
+    found = migrations.version(database)
+    if found in {0, migrations.LATEST}:
+        return
+    to = path.with_suffix(f".v{found}.db")
+    # While the write lock is held nobody takes the step meanwhile; the copy is read through another connection, because
+    # SQLite does not copy through one that may write.
+    with database.atomic(), contextlib.closing(sqlite3.connect(path)) as source:
+        if migrations.version(database) == found:
+            _copy(source, to)
+            _log.info("database_kept_before_upgrade", as_file=to.name, schema=found)
+
+
+def _copy(source: sqlite3.Connection, to: Path) -> None:
+    part = to.with_name(to.name + ".part")
+    part.unlink(missing_ok=True)
+    _create(part)
+    with contextlib.closing(sqlite3.connect(part)) as copy:
+        source.backup(copy)
+        copy.execute("PRAGMA journal_mode = DELETE")  # one file, nothing beside it
+    if found := damage(part):
+        part.unlink()
+        raise StoreError(f"{to}: the backup does not pass SQLite's check ({found}); the database is damaged.")
+    sync(part)
+    part.replace(to)
+    sync(to.parent)
 
 
 def _mend(path: Path, lock: FileLock, check: bool) -> Path | None:
@@ -297,16 +316,8 @@ def _create(path: Path) -> None:
     # locks that SQLite holds on it in this process. SQLite gives its -wal and -shm files the mode of the database.
     with contextlib.suppress(FileExistsError):
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600))
-        sync_directory(path.parent)
+        sync(path.parent)
     path.chmod(0o600)
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @contextlib.contextmanager

@@ -254,8 +254,8 @@ def check(database: sqlite_utils.Database) -> None:
     if version(database) > LATEST:
         raise StoreError(
             f"The database has schema {version(database)} and this release knows schemas up to {LATEST}: "
-            "a newer release wrote it. Install that release again, or restore the backup that was made before "
-            "the update."
+            "a newer release wrote it. Install that release again, or stop the services and put the copy that the "
+            "update has left beside the database (appliance.v<schema>.db) in its place."
         )
 
 

@@ -100,6 +100,29 @@ def test_an_older_schema_is_upgraded_with_its_rows(path: Path, version: int) -> 
         assert store.events.waiting() == []
 
 
+@pytest.mark.parametrize("version", range(1, migrations.LATEST))
+def test_an_older_schema_is_copied_before_it_is_upgraded(path: Path, version: int) -> None:
+    path.parent.mkdir()
+    with closing(database_module._Database(sqlite3.connect(path, isolation_level=None))) as old:
+        migrations.migrate(old, to=version)
+        with old.atomic():
+            old.execute(
+                "INSERT INTO scans (study_instance_uid, series_instance_uid, revision, state, created_at, "
+                "last_instance_at) VALUES ('1', '1.1', 1, 'receiving', 0, 0)"
+            )
+    open_database(path).close()
+    assert {file.name for file in path.parent.glob("*.db")} == {path.name, f"{path.stem}.v{version}.db"}
+    with closing(sqlite3.connect(path.with_suffix(f".v{version}.db"))) as kept:
+        assert kept.execute("PRAGMA user_version").fetchone() == (version,)
+        assert kept.execute("SELECT series_instance_uid FROM scans").fetchall() == [("1.1",)]
+
+
+def test_a_database_of_this_release_is_not_copied(path: Path) -> None:
+    for _ in range(2):
+        open_database(path).close()
+    assert [file.name for file in path.parent.glob("*.db")] == [path.name]
+
+
 def test_a_migration_that_fails_leaves_the_version_before_it(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     open_database(path).close()
     broken = migrations.Migration(migrations.LATEST + 1, "broken", ("CREATE TABLE made (x)", "CREATE TABLE made (x)"))
