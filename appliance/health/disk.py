@@ -1,8 +1,8 @@
 """The disk keeper: deletes received images when their time has come, and early when the disk runs short.
 
 Only images of finished scans and set-aside objects are ever deleted, whole associations at a time, oldest first;
-results stay, and the images of a failed scan keep their time whatever happens. When nothing may be deleted any more and the disk is still short, the DICOM port's own reserve refuses
-new scans.
+results stay, and the images of a failed scan keep their time whatever happens. When nothing may be deleted any more and
+the disk is still short, the DICOM port's own reserve refuses new scans.
 """
 
 from __future__ import annotations

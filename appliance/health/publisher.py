@@ -131,13 +131,23 @@ class Publisher:
         self._latest_health: bytes | None = None
         self._last_complaint = ""
         self._acknowledged: queue.SimpleQueue[_Message] = queue.SimpleQueue()
+        self._refusals: queue.SimpleQueue[_Message] = queue.SimpleQueue()
         self._in_flight: dict[_Message, int] = {}
+        self._refused: set[_Message] = set()
         self._thread = threading.Thread(target=self._supervise, name="mqtt", daemon=True)
 
     @property
     def connected(self) -> bool:
         """Whether the broker has accepted the present connection."""
         return self._connection is not None
+
+    @property
+    def refused(self) -> set[int]:
+        """Keys of the events that the broker has refused in the present connection; the next one tries them again."""
+        while not self._refusals.empty():
+            self._refused.add(self._refusals.get())
+        self._refused &= self._in_flight.keys()
+        return {self._in_flight[message] for message in self._refused}
 
     def start(self) -> None:
         """Begin to connect; returns at once."""
@@ -282,6 +292,7 @@ class Publisher:
     def _on_publish(self, _client: Client, session: int, mid: int, reason: Any, _properties: Any) -> None:
         # A refused event stays in flight until the connection ends, and in the outbox until it is taken.
         if reason.is_failure:
+            self._refusals.put(_Message(session, mid))
             self._complain("publish_refused", str(reason))
         else:
             self._acknowledged.put(_Message(session, mid))

@@ -44,6 +44,9 @@ PACKS_INTERVAL_S = 600.0
 SETTLING_S = 60.0
 _LONGEST_WAIT_S = 5.0
 _EVENTS_KEPT_S = 30 * 86400.0
+# A box without a broker, or one that refuses everything, must not gather events for ever.
+_UNTOLD_EVENTS_KEPT_S = 365 * 86400.0
+_EVENTS_KEPT = 20_000
 
 
 def installed_packs(settings: Settings) -> tuple[Pack, ...] | None:
@@ -226,7 +229,11 @@ class _Service:
         try:
             with open_database(self._settings.box.database) as store:
                 self._keeper.sweep(store)
-                store.events.forget(before=time.time() - _EVENTS_KEPT_S)
+                store.events.forget(
+                    published_before=time.time() - _EVENTS_KEPT_S,
+                    happened_before=time.time() - _UNTOLD_EVENTS_KEPT_S,
+                    keep=_EVENTS_KEPT,
+                )
         except StoreError as error:
             _log.error("disk_not_swept", why=str(error))
         except OSError as error:
@@ -248,7 +255,7 @@ class _Service:
             if not self._publisher.connected:
                 return
             with open_database(self._settings.box.database, read_only=True) as store:
-                waiting = store.events.waiting()
+                waiting = store.events.waiting(without=self._publisher.refused)
         except StoreError as error:
             _log.error("events_not_published", why=str(error))
             return

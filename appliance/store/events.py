@@ -1,4 +1,4 @@
-"""What the fleet must be told, kept until it was told.
+"""What the fleet must be told, kept until it was told or is too old to matter.
 
 Enumerations and numbers only, so that nothing else can leak.
 """
@@ -17,7 +17,7 @@ from appliance.errors import StoreError
 from appliance.reasons import ReasonCode
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from appliance.store.database import Store
 
@@ -105,9 +105,18 @@ class Events:
             }
             return self._store.insert("events", row)
 
-    def waiting(self, limit: int = 100) -> list[Event]:
-        """Return the oldest events that were not published yet."""
-        return self._select("WHERE published_at IS NULL ORDER BY id LIMIT ?", limit)
+    def waiting(self, limit: int = 100, *, without: Collection[int] = ()) -> list[Event]:
+        """Return the oldest events that were not published yet.
+
+        Parameters
+        ----------
+        limit
+            How many at most.
+        without
+            Ids of events that it is pointless to try at present; they do not stand in the way of newer ones.
+        """
+        oldest = self._select("WHERE published_at IS NULL ORDER BY id LIMIT ?", limit + len(without))
+        return [event for event in oldest if event.id not in without][:limit]
 
     def last(self, limit: int = 20) -> list[Event]:
         """Return the newest events, newest first."""
@@ -121,10 +130,26 @@ class Events:
                 (time.time() if at is None else at, event_id),
             )
 
-    def forget(self, *, before: float) -> int:
-        """Delete events that were published before a time and return how many."""
+    def forget(self, *, published_before: float, happened_before: float, keep: int) -> int:
+        """Delete events whose time is over, and return how many.
+
+        Parameters
+        ----------
+        published_before
+            Unix time; for events that the fleet was told.
+        happened_before
+            Unix time; for all, so that a box without a broker does not gather them for ever.
+        keep
+            How many of the newest stay at most.
+        """
         with self._store.atomic():
-            return self._store.execute("DELETE FROM events WHERE published_at < ?", (before,))
+            return self._store.execute(
+                """
+                DELETE FROM events WHERE published_at < ? OR at < ?
+                    OR id <= (SELECT max(id) FROM events) - ?
+                """,
+                (published_before, happened_before, keep),
+            )
 
     def _select(self, clause: str, limit: int) -> list[Event]:
         rows = self._store.rows(f"SELECT * FROM events {clause}", (limit,))

@@ -4,7 +4,10 @@ import signal
 
 import jsonschema
 
+from appliance.config import MqttSettings
+from appliance.health.broker import Broker as MqttBroker
 from appliance.health.model import MESSAGES
+from appliance.health.publisher import Publisher
 from appliance.reasons import ReasonCode
 from appliance.store.database import open_database
 from appliance.store.events import EventKind
@@ -128,12 +131,28 @@ def refused(listener: Listener) -> list[dict]:
     return [event for event in listener.of("events") if event["event"] == "refused"]
 
 
-def test_an_event_that_the_broker_refuses_stays_in_the_outbox(box, broker):
+def refuse_events(broker) -> None:
     rules = broker.folder / "rules"
     rules.write_text("topic readwrite appliances/+/state\ntopic readwrite appliances/+/health\ntopic read #\n")
     rules.chmod(0o600)
     broker.options += f"\nacl_file {rules}"
     broker.start()
+
+
+def test_what_the_broker_refuses_is_known_and_does_not_stand_in_the_way(broker, tmp_path):
+    refuse_events(broker)
+    settings = MqttSettings(host="127.0.0.1", port=broker.port, allow_plaintext=True)
+    publisher = Publisher(MqttBroker.from_settings(settings, "box-1"), tmp_path / "n", "0.1.0")
+    publisher.start()
+    wait_until(lambda: publisher.publish_event(7, b"{}"), "the connection")
+    wait_until(lambda: publisher.refused == {7}, "the refusal")
+    assert publisher.take_acknowledged() == set()
+    assert publisher.refused == {7}
+    publisher.close()
+
+
+def test_an_event_that_the_broker_refuses_stays_in_the_outbox(box, broker):
+    refuse_events(broker)
     box.start()
     wait_until(lambda: (box.folder / "log.txt").exists() and "publish_refused" in box.log(), "the refusal")
     with open_database(box.state_directory / "appliance.db", read_only=True) as store:

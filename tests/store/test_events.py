@@ -33,11 +33,29 @@ def test_an_event_waits_until_it_is_published(store: Store) -> None:
     )
 
 
-def test_only_published_events_are_forgotten(store: Store) -> None:
+def test_events_are_forgotten_some_time_after_they_were_told(store: Store) -> None:
     store.events.published(store.events.record(EventKind.STARTED), at=100.0)
     waiting = store.events.record(EventKind.STARTED)
-    assert store.events.forget(before=200.0) == 1
+    assert store.events.forget(published_before=200.0, happened_before=0.0, keep=100) == 1
     assert [event.id for event in store.events.last()] == [waiting]
+
+
+def test_what_nobody_ever_fetches_is_forgotten_by_age_and_by_number(store: Store) -> None:
+    store.events.record(EventKind.STARTED, at=100.0)
+    ids = [store.events.record(EventKind.STARTED, at=1000.0) for _ in range(5)]
+    assert store.events.forget(published_before=0.0, happened_before=500.0, keep=100) == 1
+    assert store.events.forget(published_before=0.0, happened_before=500.0, keep=2) == 3
+    assert [event.id for event in store.events.waiting()] == ids[-2:]
+    store.events.published(ids[-1], at=1.0)
+    store.events.published(ids[-2], at=1.0)
+    assert store.events.forget(published_before=2.0, happened_before=0.0, keep=2) == 2
+    assert store.events.forget(published_before=2.0, happened_before=0.0, keep=2) == 0
+
+
+def test_events_that_it_is_pointless_to_try_do_not_stand_in_the_way(store: Store) -> None:
+    ids = [store.events.record(EventKind.STARTED) for _ in range(5)]
+    assert [event.id for event in store.events.waiting(2)] == ids[:2]
+    assert [event.id for event in store.events.waiting(2, without=set(ids[:2]))] == ids[2:4]
 
 
 @pytest.mark.parametrize("value", ["Zhang San", None, math.nan, math.inf, [1], b"x"])
