@@ -12,8 +12,11 @@ from typing import TYPE_CHECKING
 import structlog
 
 from appliance.store.lifecycle import ScanState
+from appliance.store.scans import NO_LONGER_CONFIGURED
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from appliance.store.database import Store
 
 log = structlog.get_logger()
@@ -39,6 +42,28 @@ class Settled:
 
     def __add__(self, other: Settled) -> Settled:
         return Settled(self.done + other.done, self.parked + other.parked)
+
+
+def let_go(store: Store, destinations: Collection[str]) -> None:
+    """Wait no more for destinations that were taken out of the configuration.
+
+    Call it once, when the service starts: what is put in later may be for a destination that a service with a newer
+    configuration knows already.
+
+    Parameters
+    ----------
+    store
+        The database.
+    destinations
+        Names of the configured destinations.
+
+    Raises
+    ------
+    StoreError
+        The database cannot be used.
+    """
+    for scan_id in store.scans.withdraw(destinations):
+        log.warning("delivery_let_go", scan=scan_id, why=NO_LONGER_CONFIGURED)
 
 
 def settle(store: Store) -> Settled:

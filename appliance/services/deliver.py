@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from appliance.delivery.outbox_worker import CANNOT_SEND, Settled, settle
+from appliance.delivery.outbox_worker import CANNOT_SEND, Settled, let_go, settle
 from appliance.services import systemd
 from appliance.services.lifecycle import Heartbeat
 from appliance.store.database import open_database
@@ -35,15 +35,13 @@ def run(settings: Settings, stop: threading.Event) -> None:
         The database cannot be used; the service manager starts the service again.
     """
     heartbeat = Heartbeat(settings.box.state_directory, "deliver")
-    if settings.deliver.destinations:
-        _log.warning(
-            "destinations_not_served",
-            destinations=[destination.name for destination in settings.deliver.destinations],
-            why=CANNOT_SEND,
-        )
+    destinations = [destination.name for destination in settings.deliver.destinations]
+    if destinations:
+        _log.warning("destinations_not_served", destinations=destinations, why=CANNOT_SEND)
     with open_database(settings.box.database) as store:
         total = Settled()
         systemd.notify("READY=1")
+        let_go(store, destinations)
         try:
             while True:
                 total += settle(store)

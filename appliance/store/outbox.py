@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from appliance.errors import StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from appliance.store.database import Store
 
@@ -41,7 +41,7 @@ class OutboxEntry:
     payload
         What the sender needs to find what it sends; a reference, not the thing.
     state, attempts, reason
-        How it went so far; the reason is a sentence.
+        How it went so far; the reason is a sentence. One that is done has a reason when it was never confirmed.
     created_at, next_try_at
         Unix time.
     """
@@ -134,6 +134,40 @@ class Outbox:
             "state = 'parked', attempts = attempts + 1, reason = ?, finished_at = ?",
             (reason, time.time() if at is None else at),
         )
+
+    def withdraw(self, kind: str, destinations: Collection[str], reason: str, *, at: float | None = None) -> set[int]:
+        """Be done with what waits or is parked for a destination that is none of these.
+
+        Parameters
+        ----------
+        kind
+            Which sender's entries.
+        destinations
+            The names that there still are.
+        reason
+            Why, kept with the entry.
+        at
+            Unix time; now by default.
+
+        Returns
+        -------
+        set of int
+            The scans that these entries belong to.
+        """
+        now = time.time() if at is None else at
+        gone = [
+            entry
+            for entry in self._select("WHERE state != 'done' AND kind = ?", (kind,))
+            if entry.destination not in destinations
+        ]
+        if gone:
+            with self._store.atomic():
+                for entry in gone:
+                    self._store.execute(
+                        "UPDATE outbox SET state = 'done', reason = ?, finished_at = ? WHERE key = ?",
+                        (reason, now, entry.key),
+                    )
+        return {entry.scan_id for entry in gone if entry.scan_id is not None}
 
     def unpark(self, key: str, *, at: float | None = None) -> None:
         """Try a parked entry again, because a person asked for it."""

@@ -13,9 +13,12 @@ from appliance.store.outbox import OutboxState
 from appliance.store.scan_rows import ScanRow, Summary, TransitionRow, scan_row
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
     from appliance.store.database import Store
+
+NO_LONGER_CONFIGURED = "no longer configured"
+"""Why a thing is done that was never confirmed: its destination is gone."""
 
 _EVENTS = {
     ScanState.REFUSED: EventKind.REFUSED,
@@ -150,10 +153,27 @@ class Scans:
                 )
             self.settle(scan_id, at=at)
 
+    def withdraw(self, destinations: Collection[str], *, at: float | None = None) -> list[int]:
+        """Wait for no destination that is none of these any more; parked scans that waited for nothing else go on.
+
+        Returns
+        -------
+        list of int
+            Ids of the scans that waited for one.
+        """
+        with self._store.atomic():
+            waited = sorted(self._store.outbox.withdraw("pacs", destinations, NO_LONGER_CONFIGURED, at=at))
+            for scan_id in waited:
+                entries = self._store.outbox.of_scan(scan_id)
+                parked = self.get(scan_id).state is ScanState.PARKED
+                if parked and not any(entry.state is OutboxState.PARKED for entry in entries):
+                    self.move(scan_id, ScanState.DELIVERING, cause=NO_LONGER_CONFIGURED, at=at)
+        return waited
+
     def settle(self, scan_id: int, *, at: float | None = None) -> ScanState:
         """Finish a delivering scan when nothing waits in the outbox for it any more, and return its state.
 
-        It becomes ``done`` when everything was confirmed, and ``parked`` when something needs a person.
+        It becomes ``done`` when everything was confirmed or withdrawn, and ``parked`` when something needs a person.
         """
         with self._store.atomic():
             scan = self.get(scan_id)
@@ -165,7 +185,10 @@ class Scans:
                 reason = Reason(ReasonCode.DELIVERY_PARKED, parked[0].reason or "")
                 self.move(scan_id, ScanState.PARKED, cause="delivery parked", reason=reason, at=at)
                 return ScanState.PARKED
-            self.move(scan_id, ScanState.DONE, cause="delivered" if entries else "no destinations", at=at)
+            cause = NO_LONGER_CONFIGURED if entries else "no destinations"
+            if any(entry.reason is None for entry in entries):
+                cause = "delivered"
+            self.move(scan_id, ScanState.DONE, cause=cause, at=at)
             return ScanState.DONE
 
     def retry(self, scan_id: int) -> None:

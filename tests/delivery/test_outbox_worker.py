@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from appliance.delivery.outbox_worker import Settled, settle
+from appliance.delivery.outbox_worker import Settled, let_go, settle
 from appliance.reasons import ReasonCode
 from appliance.store.database import open_database
 from appliance.store.lifecycle import ScanState
@@ -55,6 +55,39 @@ def test_repeating_changes_nothing(store):
     store.scans.hand_over(screened(store), ["pacs"])
     settle(store)
     assert settle(store) == Settled()
+
+
+@pytest.mark.parametrize("others", [[], ["east"]])
+def test_a_parked_scan_ends_when_its_destination_is_no_longer_configured(store, others):
+    scan_id = screened(store)
+    store.scans.hand_over(scan_id, ["pacs"])
+    settle(store)
+    let_go(store, others)
+    assert settle(store) == Settled(done=1)
+    assert store.scans.get(scan_id).state is ScanState.DONE
+    assert store.scans.history(scan_id)[-1].cause == "no longer configured"
+    (entry,) = store.outbox.of_scan(scan_id)
+    assert (entry.state, entry.reason) == (OutboxState.DONE, "no longer configured")
+
+
+def test_a_scan_stays_parked_while_another_of_its_destinations_is_there(store):
+    scan_id = screened(store)
+    store.scans.hand_over(scan_id, ["pacs", "east"])
+    settle(store)
+    let_go(store, ["east"])
+    assert settle(store) == Settled()
+    assert store.scans.get(scan_id).state is ScanState.PARKED
+    store.scans.retry(scan_id)
+    assert [entry.destination for entry in store.outbox.due()] == ["east"]
+
+
+def test_what_another_destination_has_confirmed_is_delivered(store):
+    scan_id = screened(store)
+    store.scans.hand_over(scan_id, ["pacs", "east"])
+    store.outbox.done(store.outbox.of_scan(scan_id)[0].key)
+    let_go(store, [])
+    assert settle(store) == Settled(done=1)
+    assert store.scans.history(scan_id)[-1].cause == "delivered"
 
 
 def test_other_states_are_left_alone(store):
