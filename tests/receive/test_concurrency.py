@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
@@ -13,6 +14,8 @@ from tests.receive.conftest import CALLED, SENDER, data_set_bytes, eventually, l
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    import pytest
 
     from appliance.dicom.network.receiver import Receiver
 
@@ -80,6 +83,25 @@ def test_stop_and_start_again(start_receiver: Callable[..., Receiver], spool: Pa
         assert deliver(receiver, paths).ok
         receiver.stop()
     assert [len(each.instances) for each in list_associations(spool)] == [2, 2]
+
+
+def test_a_thread_that_cannot_be_started_costs_one_connection_only(
+    start_receiver: Callable[..., Receiver], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    receiver = start_receiver(maximum_associations=1)
+    start = threading.Thread.start
+
+    def refuse(thread: threading.Thread) -> None:
+        if "process_request_thread" in thread.name:
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refuse)
+        for _ in range(60):
+            with socket.create_connection(("127.0.0.1", receiver.port), 5) as connection:
+                assert connection.recv(1) == b""
+    assert receiver.check_self()
 
 
 def test_no_threads_are_left(start_receiver: Callable[..., Receiver], tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import shutil
 import socket
 import ssl
@@ -10,11 +11,12 @@ import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
+import structlog
 
 from appliance.config import TlsSettings
 from appliance.dicom.network.sender import echo, send
 from appliance.errors import ConfigurationError
-from tests.receive.conftest import CALLED, SENDER, data_set_bytes, list_associations, make_series
+from tests.receive.conftest import CALLED, SENDER, data_set_bytes, eventually, list_associations, make_series
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -127,6 +129,16 @@ def test_a_silent_handshake_does_not_hold_up_others(secure: Receiver, certificat
 
 def test_the_secure_port_answers_itself(secure: Receiver) -> None:
     assert secure.check_self()
+
+
+def test_the_box_does_not_warn_of_its_own_question(secure: Receiver) -> None:
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
+    with structlog.testing.capture_logs() as logged:
+        assert all(secure.check_self() for _ in range(5))
+        with socket.create_connection(("127.0.0.1", secure.port), 5) as stranger:
+            stranger.sendall(b"no handshake at all")
+            eventually(lambda: logged)
+    assert [(entry["event"], entry["reason"]) for entry in logged] == [("connection_refused", "tls")]
 
 
 def test_old_protocols_are_refused(secure: Receiver, certificates: Path) -> None:

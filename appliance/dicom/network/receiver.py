@@ -119,6 +119,7 @@ class Receiver:
         self._open: dict[Association, Intake] = {}
         self._unclosed: list[tuple[Intake, CloseReason]] = []
         self._self_test_title: str | None = None
+        self._own_probes: tuple[tuple[str, int], ...] = ()
         self._stopping = False
         self._spool: Spool | None = None
         self._server: Server | None = None
@@ -218,7 +219,7 @@ class Receiver:
         """Return whether the port answers a C-ECHO from this process; with TLS, whether it answers a handshake."""
         host = _LOOPBACK.get(self._settings.address, self._settings.address)
         if self._tls is not None:
-            return _answers_tls(host, self.port, timeout_s)
+            return self._answers_tls(host, timeout_s)
         self._self_test_title = f"SELF{secrets.token_hex(6)}".upper()
         try:
             return echo(
@@ -230,6 +231,24 @@ class Receiver:
             ).ok
         finally:
             self._self_test_title = None
+
+    def _answers_tls(self, host: str, timeout_s: float) -> bool:
+        # A client without certificate: the handshake's answer, even an alert, shows that the port is alive. The box's
+        # own certificate need not be one that its port trusts, or that may be shown by a client.
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        try:
+            with (
+                socket.create_connection((host, self.port), timeout_s) as connection,
+                contextlib.suppress(ssl.SSLError),
+            ):
+                # Before the handshake begins, so that the port knows whom it is about to refuse.
+                self._own_probes = (*self._own_probes[-7:], connection.getsockname()[:2])
+                context.wrap_socket(connection).close()
+        except OSError:
+            return False
+        return True
 
     # --- negotiation --------------------------------------------------------------------------------------
 
@@ -254,6 +273,7 @@ class Receiver:
                 "maximum_associations": self._settings.maximum_associations,
                 "on_association": self._on_connection,
                 "on_end": self._on_end,
+                "is_own_probe": lambda address: address[:2] in self._own_probes,
             },
         )
         return cast("Server", server)
@@ -372,19 +392,3 @@ def _close_reason(association: Association) -> CloseReason:
     if isinstance(transport, Socket) and transport.timed_out:
         return CloseReason.TIMEOUT
     return CloseReason.ABORTED
-
-
-def _answers_tls(host: str, port: int, timeout_s: float) -> bool:
-    # A client without certificate: the handshake's answer, even an alert, shows that the port is alive.
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    try:
-        with (
-            socket.create_connection((host, port), timeout_s) as connection,
-            contextlib.suppress(ssl.SSLError),
-        ):
-            context.wrap_socket(connection).close()
-    except OSError:
-        return False
-    return True

@@ -199,7 +199,10 @@ class Connection(RequestHandler):
                 self.request.settimeout(self.ae.acse_timeout)
                 self.request.do_handshake()
             except OSError as error:
-                _log.warning("connection_refused", address=self.client_address[0], reason="tls", detail=_short(error))
+                if not self.server.is_own_probe(self.client_address):
+                    _log.warning(
+                        "connection_refused", address=self.client_address[0], reason="tls", detail=_short(error)
+                    )
                 self.server.shutdown_request(self.request)
                 return
         association = self._create_association()
@@ -246,12 +249,14 @@ class Server(ThreadedAssociationServer):
     most_connections: int
     on_association: Callable[[Association], None]
     on_end: Callable[[Association], None]
+    is_own_probe: Callable[[tuple[Any, ...]], bool]
 
     def __init__(self, *args: Any, settings: dict[str, Any], **kwargs: Any) -> None:
         self.largest_instance_bytes = settings["largest_instance_bytes"]
         self.most_connections = settings["maximum_associations"] + _SPARE_CONNECTIONS
         self.on_association = settings["on_association"]
         self.on_end = settings["on_end"]
+        self.is_own_probe = settings["is_own_probe"]
         self._connections = threading.Semaphore(self.most_connections)
         super().__init__(*args, **kwargs)
 
@@ -266,6 +271,14 @@ class Server(ThreadedAssociationServer):
     def verify_request(self, request: Any, client_address: Any) -> bool:  # noqa: ARG002  # signature of socketserver
         """Close connections beyond a bound, so that a flood costs no memory."""
         return self._connections.acquire(blocking=False)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Start the thread of a connection; where the system has none left, the connection's place is free again."""
+        try:
+            super().process_request(request, client_address)
+        except Exception:
+            self._connections.release()
+            raise
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         """Serve one connection in its own thread."""
