@@ -6,11 +6,12 @@ The file is TOML. Only :mod:`appliance.cli` and :mod:`appliance.services` read i
 from __future__ import annotations
 
 import hashlib
+import ipaddress
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from appliance.errors import ConfigurationError
 from appliance.screenings.registry import settings_model as _screenings_settings_model
@@ -78,6 +79,18 @@ class Peer(Section):
 
     ae_title: AETitle = Field(title="Its calling AE title")
     address: str = Field(title="Its IP address or network, such as 10.1.2.3 or 10.1.2.0/24")
+
+    @field_validator("address")
+    @classmethod
+    def _address_is_numeric(cls, address: str) -> str:
+        try:
+            ipaddress.ip_network(address, strict=False)
+        except ValueError:
+            raise ValueError(
+                f"{address!r} is neither an IP address nor a network, such as 10.1.2.3 or 10.1.2.0/24; "
+                "host names are not looked up"
+            ) from None
+        return address
 
 
 class TlsSettings(Section):
@@ -179,6 +192,16 @@ class DeliverSettings(Section):
     destinations: tuple[Destination, ...] = Field(
         (), title="Where result objects are sent; empty keeps them on the box"
     )
+
+    @field_validator("destinations")
+    @classmethod
+    def _names_are_unique(cls, destinations: tuple[Destination, ...]) -> tuple[Destination, ...]:
+        names = [destination.name for destination in destinations]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"the name {twice[0]!r} is there more than once; each destination needs a name of its own")
+        return destinations
+
     poll_s: float = Field(2.0, title="How often the outbox is looked at", gt=0, le=60)
 
 

@@ -130,6 +130,31 @@ def test_a_wrong_configuration_names_key_value_and_what_is_allowed(run, tmp_path
     assert "receive.prot: there is no such key" in ran.errors
 
 
+@pytest.mark.parametrize("address", ["scanner.example", "10.1.2", "10.1.2.0/33", ""])
+def test_a_senders_address_that_is_none_is_told_before_anything_starts(run, tmp_path, address):
+    wrong = tmp_path / "wrong.toml"
+    wrong.write_text(f'[[receive.peers]]\nae_title = "CT1"\naddress = "{address}"\n')
+    ran = run("config", "check", wrong)
+    assert ran.exit_code == 2
+    assert "receive.peers.0.address" in ran.errors
+    assert "neither an IP address nor a network" in ran.errors
+
+
+@pytest.mark.parametrize("address", ["10.1.2.3", "10.1.2.3/24", "fd00::1", "fd00::/8"])
+def test_addresses_and_networks_are_taken(run, tmp_path, address):
+    right = tmp_path / "right.toml"
+    right.write_text(f'[[receive.peers]]\nae_title = "CT1"\naddress = "{address}"\n')
+    assert run("config", "check", right).exit_code == 0
+
+
+def test_two_destinations_of_one_name_are_told(run, tmp_path):
+    wrong = tmp_path / "wrong.toml"
+    wrong.write_text('[[deliver.destinations]]\nname = "pacs"\nae_title = "PACS"\naddress = "10.1.2.4"\n' * 2)
+    ran = run("config", "check", wrong)
+    assert ran.exit_code == 2
+    assert "deliver.destinations: the name 'pacs' is there more than once" in ran.errors
+
+
 def test_config_show_tells_where_a_value_comes_from(run, box):
     output = run("config", "show", "--config", box[0]).output
     assert "state_directory" in output

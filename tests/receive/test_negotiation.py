@@ -11,7 +11,6 @@ import pytest
 from pydicom.uid import CTImageStorage
 
 from appliance.dicom.spool import SpoolError
-from appliance.errors import ConfigurationError
 from tests.receive.conftest import CALLED, SENDER, associate, eventually
 
 if TYPE_CHECKING:
@@ -91,11 +90,6 @@ def test_network_admits_its_addresses(start_receiver: Callable[..., Receiver]) -
     association = associate(start_receiver(peers=[{"ae_title": SENDER, "address": "127.0.0.0/8"}]))
     assert association.is_established
     association.release()
-
-
-def test_wrong_address_in_the_configuration_is_named(spool: Path, start_receiver: Callable[..., Receiver]) -> None:
-    with pytest.raises(ConfigurationError, match=r"'scanner\.local' of SCANNER is not an IP address"):
-        start_receiver(peers=[{"ae_title": SENDER, "address": "scanner.local"}])
 
 
 def test_too_many_associations_are_refused_for_now(start_receiver: Callable[..., Receiver]) -> None:

@@ -6,8 +6,6 @@ import ipaddress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from appliance.errors import ConfigurationError
-
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -30,24 +28,8 @@ class AllowList:
 
     @classmethod
     def from_peers(cls, peers: Iterable[Peer]) -> AllowList:
-        """Build the list from the configuration.
-
-        Raises
-        ------
-        ConfigurationError
-            An address is neither an IP address nor a network.
-        """
-        entries = []
-        for peer in peers:
-            try:
-                network = ipaddress.ip_network(peer.address, strict=False)
-            except ValueError as error:
-                raise ConfigurationError(
-                    f"receive.peers: {peer.address!r} of {peer.ae_title} is not an IP address or network; "
-                    "write for instance 10.1.2.3 or 10.1.2.0/24"
-                ) from error
-            entries.append((peer.ae_title.strip(), network))
-        return cls(tuple(entries))
+        """Build the list from the configuration, which has checked the addresses."""
+        return cls(tuple((peer.ae_title.strip(), ipaddress.ip_network(peer.address, strict=False)) for peer in peers))
 
     def admits(self, calling_ae_title: str, address: str) -> bool:
         """Return whether this caller may open an association.
