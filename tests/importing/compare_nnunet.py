@@ -15,6 +15,15 @@ from pathlib import Path
 import numpy as np
 
 
+class SinglePrecision:
+    """PyTorch as the predictor sees it, but for the type in which it sums tiles: half rounds near ties either way."""
+
+    def __getattr__(self, name: str) -> object:
+        import torch
+
+        return torch.float32 if name == "half" else getattr(torch, name)
+
+
 def main() -> None:
     """Run the predictor."""
     import torch
@@ -24,6 +33,10 @@ def main() -> None:
     results, scan, out = Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3])
     options = json.loads(sys.argv[4]) if len(sys.argv) > 4 else {}
     folds = tuple(options.get("folds", ("all",)))
+    if options.get("single", False):
+        from nnunetv2.inference import predict_from_raw_data
+
+        predict_from_raw_data.torch = SinglePrecision()
     torch.set_num_threads(2)
     predictor = nnUNetPredictor(
         use_mirroring=options.get("mirror", False), device=torch.device("cpu"), allow_tqdm=False
