@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+import struct
 import warnings
 import zlib
 
@@ -166,8 +167,34 @@ def test_the_accession_number_is_not_in_the_representation(tools, series, tmp_pa
     assert "A12345" not in repr(header)
 
 
+def meta_element(element, vr, value):
+    """One element of the file meta information, explicit VR little endian with a short length."""
+    value += b"\0" * (len(value) % 2)
+    return struct.pack("<HH2sH", 2, element, vr, len(value)) + value
+
+
+@pytest.mark.parametrize(
+    "before_the_syntax",
+    [
+        meta_element(0x0000, b"UL", struct.pack("<I", 28)),
+        b"",  # without the group's length
+        meta_element(0x0000, b"UL", struct.pack("<I", 5)),  # with a wrong one
+        meta_element(0x0003, b"UI", b"1." + b"2" * 4000),  # with the transfer syntax far behind
+    ],
+)
+@pytest.mark.parametrize("preamble", [b"\0" * 128 + b"DICM", b""])
+def test_deflated_bomb(tmp_path, monkeypatch, before_the_syntax, preamble):
+    """A data set that unfolds beyond the limit must not be inflated, whatever its file meta information looks like."""
+    monkeypatch.setattr("appliance.dicom.image.headers._LARGEST_INFLATED_BYTES", 1 << 22)
+    packer = zlib.compressobj(9, zlib.DEFLATED, -15)
+    body = packer.compress(struct.pack("<HH2sH", 8, 0x60, b"CS", 2) + b"CT" + bytes(1 << 23)) + packer.flush()
+    path = tmp_path / "bomb.dcm"
+    path.write_bytes(preamble + before_the_syntax + meta_element(0x10, b"UI", b"1.2.840.10008.1.2.1.99") + body)
+    assert reason_for(path) == "archive_too_large"
+
+
 @pytest.mark.slow
-def test_deflated_bomb(tools, series, tmp_path):
+def test_deflated_bomb_of_a_gigabyte(tools, series, tmp_path):
     """1.1 GB of zeros in a deflated data set must not be inflated."""
     path = tools.save(series.datasets()[0], tmp_path / "a.dcm", DeflatedExplicitVRLittleEndian)
     data = path.read_bytes()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import struct
 import warnings
 import zlib
@@ -172,10 +173,8 @@ def read_header(path: Path) -> InstanceHeader:
         return True
 
     try:
-        with path.open("rb") as file:
-            start = file.read(1024)
-            without_preamble = _sniff(start)
-            _check_inflated_size(file, start)
+        with _File(path.open("rb", buffering=0)) as file:
+            without_preamble = _sniff(file.read(1024))
             file.seek(0)
             dataset = _parse(file, at_pixel_data, without_preamble)
             end = file.tell()
@@ -208,22 +207,31 @@ def _sniff(start: bytes) -> bool:
     raise UnreadableFileError(Reason(ReasonCode.NO_DICOM, text))
 
 
-def _check_inflated_size(file: Any, start: bytes) -> None:
-    """Refuse a deflated data set that would fill the memory: the parser inflates it whole."""
-    if uids.DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN.encode() not in start or start[132:136] != b"\x02\0\0\0":
-        return
-    # File Meta Information Group Length (0002,0000) counts from behind itself.
-    file.seek(144 + int.from_bytes(start[140:144], "little"))
-    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-    size = 0
-    try:
-        while (chunk := inflater.unconsumed_tail or file.read(1 << 16)) and not inflater.eof:
-            size += len(inflater.decompress(chunk, 1 << 20))
-            if size > _LARGEST_INFLATED_BYTES:
-                text = f"The deflated data set unfolds to more than {_LARGEST_INFLATED_BYTES >> 20} MiB."
-                raise UnreadableFileError(Reason(ReasonCode.ARCHIVE_TOO_LARGE, text))
-    except zlib.error:
-        return  # the parser stumbles over the same damage and says so
+class _File(io.BufferedReader):
+    """A file that checks what the parser is about to inflate.
+
+    The parser reads the rest of a file in one go in one case only: it is a deflated data set, which it then inflates
+    whole. Checking there needs no second opinion on where the file meta information ends and what it says.
+    """
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is None or size < 0:
+            start = self.tell()
+            self._check_inflated_size()
+            self.seek(start)
+        return super().read(size)
+
+    def _check_inflated_size(self) -> None:
+        inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+        size = 0
+        try:
+            while (chunk := inflater.unconsumed_tail or super().read(1 << 16)) and not inflater.eof:
+                size += len(inflater.decompress(chunk, 1 << 20))
+                if size > _LARGEST_INFLATED_BYTES:
+                    text = f"The deflated data set unfolds to more than {_LARGEST_INFLATED_BYTES >> 20} MiB."
+                    raise UnreadableFileError(Reason(ReasonCode.ARCHIVE_TOO_LARGE, text))
+        except zlib.error:
+            return  # the parser stumbles over the same damage and says so
 
 
 def _parse(file: Any, at_pixel_data: Any, without_preamble: bool) -> Any:
@@ -239,7 +247,7 @@ def _parse(file: Any, at_pixel_data: Any, without_preamble: bool) -> Any:
                 force=without_preamble,
                 specific_tags=[BaseTag(tag) for tag in _TAGS],
             )
-    except OSError:
+    except (OSError, UnreadableFileError):
         raise
     except Exception as error:
         text = "The file begins like DICOM but its header is damaged; send or copy it again."
