@@ -6,9 +6,9 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from appliance.errors import ConfigurationError, PackError
-from appliance.packs.choice import read_choice
+from appliance.packs.choice import NOT_INSTALLED, read_choice
 from appliance.packs.pack import MANIFEST, UNSIGNED, load
-from appliance.packs.registry import available, load_installed, load_trusted
+from appliance.packs.registry import available, load_installed, load_shipped, load_trusted, shipped_folders
 from appliance.packs.rules import Rules
 
 if TYPE_CHECKING:
@@ -43,6 +43,12 @@ def _rows(rules: Rules) -> list[dict[str, Any]]:
     for pack in used:
         installed = choice.active.get(pack.name) == pack.version
         rows.append(_identity(pack) | {"states": ["active"] if installed else ["active", _origin(pack)]})
+    in_use = {pack.path for pack in used}
+    for folder in shipped_folders():
+        if folder not in in_use:
+            pack = load_shipped(folder, rules)
+            before = NOT_INSTALLED in choice.history.get(pack.name, [])
+            rows.append(_identity(pack) | {"states": ["shipped", "previous"] if before else ["shipped"]})
     for key, accepted in sorted(choice.installed.items()):
         name, _, version = key.partition("/")
         if choice.active.get(name) == version:
@@ -61,8 +67,6 @@ def _rows(rules: Rules) -> list[dict[str, Any]]:
 
 
 def _origin(pack: Pack) -> str:
-    from appliance.packs.registry import shipped_folders
-
     return "shipped" if pack.path in shipped_folders() else "folder"
 
 
