@@ -34,7 +34,6 @@ class EventKind(StrEnum):
     DATABASE_RECOVERED = "database_recovered"
     PACK_ACTIVATED = "pack_activated"
     PACK_FAILED = "pack_failed"
-    UPDATE = "update"
     UNREADABLE_INSTANCE = "unreadable_instance"
     CONFLICTING_DUPLICATE = "conflicting_duplicate"
     LATE_INSTANCES = "late_instances"
