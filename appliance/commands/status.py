@@ -49,8 +49,9 @@ def run(settings: Settings, *, as_json: bool) -> int:
     int
         0 healthy, 1 degraded, 2 down.
     """
+    from appliance.health.measure import measure
     from appliance.logs import configure
-    from appliance.services.health import installed_packs, measure
+    from appliance.services.health import installed_packs
     from appliance.services.lifecycle import read_heartbeat
 
     configure("error", "text")  # what a log line would say is on the screen anyway

@@ -5,8 +5,6 @@ It opens the database only for moments: a service that only watches must not sta
 
 from __future__ import annotations
 
-import platform
-import re
 import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -15,10 +13,10 @@ import structlog
 
 from appliance import __version__
 from appliance.errors import ConfigurationError, PackError, StoreError
-from appliance.health import assessment, probes
 from appliance.health.broker import Broker
 from appliance.health.disk import DiskKeeper
-from appliance.health.model import Condition, Event, Health, Pack, PackTrust, Peer, PeerRole, SelfTest
+from appliance.health.measure import measure
+from appliance.health.model import Condition, Event, Pack, PackTrust, SelfTest
 from appliance.health.publisher import Publisher
 from appliance.packs.choice import fingerprint
 from appliance.services import systemd
@@ -28,15 +26,11 @@ from appliance.store.events import EventKind
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Sequence
 
     from appliance.config import Settings
-    from appliance.health.model import Queue
 
 _log = structlog.get_logger()
 
-# The slowest regular heartbeat is delivery's with its longest poll; three missed ones are silence.
-SILENT_AFTER_S = 180.0
 SWEEP_INTERVAL_S = 600.0
 SHORT_SWEEP_INTERVAL_S = 60.0
 EVENT_INTERVAL_S = 2.0
@@ -90,49 +84,6 @@ def installed_packs(settings: Settings) -> tuple[Pack, ...] | None:
                 Pack(name=name, version=version, digest=accepted.digest, self_test=SelfTest.FAILED, trust=trust)
             )
     return tuple(found)
-
-
-def measure(settings: Settings, *, broker_connected: bool | None = None, packs: Sequence[Pack] | None = ()) -> Health:
-    """Measure the box once; also what ``appliance status`` may show.
-
-    Parameters
-    ----------
-    settings
-        The whole configuration.
-    broker_connected
-        Whether the broker is connected; ``None`` leaves the broker out of the peers.
-    packs
-        Installed packs; ``None`` when they cannot be read.
-    """
-    box = settings.box
-    machine = probes.machine()
-    disk = probes.disk(
-        box.state_directory,
-        soft_free_mib=settings.retention.soft_free_mib,
-        reserve_mib=settings.receive.disk_reserve_mib,
-    )
-    services = probes.services(box.state_directory / "run", silent_after_s=SILENT_AFTER_S)
-    queue = _queue(settings)
-    peers = probes.destinations(settings.deliver.destinations, settings.receive.ae_title)
-    if broker_connected is not None:
-        peers += (Peer(name="broker", role=PeerRole.BROKER, reachable=broker_connected, echo=None, seconds=None),)
-    condition, problems = assessment.assess(
-        machine=machine, disk=disk, services=services, queue=queue, packs=packs, peers=peers
-    )
-    return Health(
-        measured_at=datetime.now(UTC),
-        condition=condition,
-        problems=problems,
-        appliance_version=__version__,
-        python_version=_plain_version(platform.python_version()),
-        config_digest=settings.digest(),
-        machine=machine,
-        disk=disk,
-        services=services,
-        queue=queue,
-        packs=tuple(packs or ()),
-        peers=peers,
-    )
 
 
 def run(settings: Settings, stop: threading.Event) -> None:
@@ -283,18 +234,3 @@ class _Service:
             self.heartbeat.beat(connected=self._publisher.connected if self._publisher else None)
         except OSError as error:
             _log.error("heartbeat_not_written", error=error.strerror)
-
-
-def _queue(settings: Settings) -> Queue | None:
-    try:
-        with open_database(settings.box.database, read_only=True) as store:
-            return assessment.queue(store, stalled_after_s=settings.health.stalled_after_s)
-    except StoreError as error:
-        _log.warning("queue_not_read", why=str(error))
-        return None
-
-
-def _plain_version(text: str) -> str:
-    """Return the numbers of a version; a distribution may add anything after them."""
-    match = re.match(r"\d+(\.\d+){1,3}", text)
-    return match.group() if match else "0.0"

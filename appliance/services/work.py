@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from appliance.dicom.assemble import Assembler
 from appliance.durable import sync
 from appliance.errors import ApplianceError, StoreError
 from appliance.services import systemd
+from appliance.services.assemble import Assembler
 from appliance.services.attempts import PART_PREFIX, Attempts
 from appliance.services.lifecycle import Heartbeat
 from appliance.services.screener import SCREEN_SERIES

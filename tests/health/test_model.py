@@ -13,10 +13,10 @@ from pydantic import ValidationError
 
 import appliance.health.schemas
 from appliance.config import Settings
+from appliance.health.measure import measure
 from appliance.health.model import MESSAGES, Condition, Event, Health, Presence, State
 from appliance.health.schemas import render
 from appliance.reasons import ReasonCode
-from appliance.services.health import measure
 from appliance.store.events import EventKind
 
 SCHEMAS = Path(appliance.health.schemas.__file__).parent

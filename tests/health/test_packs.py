@@ -1,6 +1,7 @@
 from appliance.config import Settings
+from appliance.health.measure import measure
 from appliance.health.model import Problem
-from appliance.services.health import installed_packs, measure
+from appliance.services.health import installed_packs
 
 
 def settings(tmp_path, *packs) -> Settings:

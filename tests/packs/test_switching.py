@@ -11,6 +11,7 @@ import pytest
 
 from appliance.config import Settings
 from appliance.dicom.spool import AssociationFolder, CloseReason, Opened, Room, Spool, new_association_name
+from appliance.health.measure import measure
 from appliance.health.model import Problem, SelfTest
 from appliance.packs import install as life
 from appliance.packs.choice import read_choice
@@ -20,7 +21,7 @@ from appliance.packs.rules import Rules
 from appliance.packs.shadow import summary
 from appliance.packs.signature import sign
 from appliance.phantom import PhantomOptions, write_series
-from appliance.services.health import installed_packs, measure
+from appliance.services.health import installed_packs
 from appliance.services.screener_process import ScreenerProcess
 from appliance.services.work import run
 from appliance.store.database import open_database

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from appliance.dicom import assemble
-from appliance.dicom.assemble import Assembler
 from appliance.dicom.spool import CloseReason, Room, Spool
 from appliance.reasons import ReasonCode
+from appliance.services import assemble
+from appliance.services.assemble import Assembler
 from appliance.store.database import open_database
 from appliance.store.instances import Disposition
 from appliance.store.lifecycle import ScanState

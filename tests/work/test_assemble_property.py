@@ -9,8 +9,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
-from appliance.dicom.assemble import Assembler
 from appliance.dicom.spool import AssociationFolder, CloseReason
+from appliance.services.assemble import Assembler
 from appliance.store.database import open_database
 from appliance.store.lifecycle import ScanState
 from tests.work.conftest import Scanner, instance

@@ -15,10 +15,10 @@ import psutil
 import pytest
 
 from appliance.config import Settings
-from appliance.dicom.assemble import Assembler
 from appliance.errors import ApplianceError, StoreError
 from appliance.reasons import Reason, ReasonCode
 from appliance.services import work
+from appliance.services.assemble import Assembler
 from appliance.services.attempts import Attempts
 from appliance.services.lifecycle import read_heartbeat
 from appliance.services.screener_process import ScreenerLostError, ScreenerProcess
