@@ -141,7 +141,7 @@ def publish_packs(repository: Path, keys: Path, folders: Sequence[Path], *, days
     from appliance.packs.repository import publish
 
     root = publish(repository, keys, folders, days=days)
-    print(f"{repository}: {len(folders)} packs added; good for {days} days, then sign it again")  # noqa: T201
+    print(f"{repository}: packs added: {len(folders)}; good for {days} days, then sign it again")  # noqa: T201
     print(f"root metadata for packs.repository.root of every box: {root}")  # noqa: T201
 
 

@@ -27,12 +27,17 @@ def list_packs(settings: Settings, *, as_json: bool) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(pad_edge=False)
+    table = Table(pad_edge=False, box=None)
     for heading in ("Pack", "Version", "State", "Trust", "Provides", "Precisions", "Licence"):
         table.add_column(heading, overflow="fold")
     for row in rows:
-        lists = (", ".join(row["provides"]), ", ".join(row["precisions"]))
-        table.add_row(row["name"], row["version"], ", ".join(row["states"]), row["trust"], *lists, row["licence"])
+        # What exactly it gives, and on which engine, is said by `show`.
+        provides = f"{len(row['provides'])} structures"
+        precisions = dict.fromkeys(item.partition(" ")[0] for item in row["precisions"])
+        states = ", ".join(row["states"])
+        table.add_row(
+            row["name"], row["version"], states, row["trust"], provides, ", ".join(precisions), row["licence"]
+        )
     Console(highlight=False).print(table)
 
 
