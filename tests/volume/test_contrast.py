@@ -8,6 +8,7 @@ from pydicom.sequence import Sequence
 
 from appliance.dicom.image.contrast import from_descriptions, read_contrast_tag
 from appliance.dicom.image.elements import Elements
+from appliance.dicom.image.headers import read_header
 
 
 def tag_of(**elements):
@@ -112,6 +113,51 @@ def test_agent_sequence():
     item = Dataset()
     item.CodeMeaning = "Iohexol"
     assert tag_of(ContrastBolusAgentSequence=Sequence([item])) == "given"
+
+
+def route(meaning, code="x"):
+    item = Dataset()
+    item.CodeMeaning, item.CodeValue = meaning, code
+    return Sequence([item])
+
+
+BY_ROUTE = [
+    ("Oral route", "x", "unknown"),
+    ("Per rectum", "37161004", "unknown"),
+    ("orale Gabe", "26643006", "unknown"),
+    ("rektal", "G-D160", "unknown"),
+    ("Intravenous route", "47625008", "given"),
+    ("i.v.-Gabe", "G-D101", "given"),
+]
+
+
+@pytest.mark.parametrize(("meaning", "code", "expected"), BY_ROUTE)
+@pytest.mark.parametrize("how", ["agent", "sequence", "volume"])
+def test_route_beside_the_agent(meaning, code, expected, how):
+    agent = Dataset()
+    agent.CodeMeaning = "Iohexol"
+    said = {
+        "agent": {"ContrastBolusAgent": "Iohexol"},
+        "sequence": {"ContrastBolusAgentSequence": Sequence([agent])},
+        "volume": {"ContrastBolusVolume": "500"},
+    }[how]
+    assert tag_of(ContrastBolusAdministrationRouteSequence=route(meaning, code), **said) == expected
+
+
+def test_an_agent_s_own_route_counts_before_the_common_one():
+    agent = Dataset()
+    agent.CodeMeaning = "Iohexol"
+    agent.ContrastBolusAdministrationRouteSequence = route("Intravenous route")
+    common = route("Oral route")
+    agents = Sequence([agent])
+    assert tag_of(ContrastBolusAgentSequence=agents, ContrastBolusAdministrationRouteSequence=common) == "given"
+
+
+def test_the_route_is_read_from_a_file(tools, series, tmp_path):
+    ds = series.datasets()[0]
+    ds.ContrastBolusAgent = "Iohexol"
+    ds.ContrastBolusAdministrationRouteSequence = route("Oral route", "26643006")
+    assert read_header(tools.save(ds, tmp_path / "a.dcm")).contrast_tag == "unknown"
 
 
 def test_agent_sequence_by_mouth():

@@ -31,9 +31,20 @@ _NO_AGENT = re.compile(
 )
 # Contrast in the bowel leaves the blood as it is.
 _NOT_INTRAVENOUS = re.compile(
-    r"\b(oral|po|per ?os|rectal|enema|intrathecal|intra-?articular|water|milk)\b|口服|直肠|灌肠", re.IGNORECASE
+    r"\b(oral|po|per ?os|rectal|(?:per )?rectum|enteral|enema|intrathecal|intra-?articular|water|milk)\b|"
+    r"口服|直肠|灌肠",
+    re.IGNORECASE,
 )
 _INTRAVENOUS = re.compile(r"\b(iv|i\.v\.?|intra ?venous|vein)\b|静脉|静注", re.IGNORECASE)
+
+# Codes of CID 11 "Route of Administration" in SNOMED CT and in the older SNOMED-RT, for meanings in other languages.
+_ROUTE_CODES = {
+    "47625008": "intravenous", "G-D101": "intravenous",
+    "26643006": "oral", "G-D140": "oral",
+    "37161004": "rectal", "G-D160": "rectal",
+    "72607000": "intrathecal", "G-D108": "intrathecal",
+    "12130007": "intraarticular", "G-D109": "intraarticular",
+}  # fmt: skip
 
 _PLAIN = re.compile(
     r"平扫|非增强|未增强|无增强|不增强|"
@@ -110,8 +121,10 @@ def _from_module(elements: Elements) -> ContrastTag:
     for item in usage.items(_USAGE_SEQUENCE) if usage else ():
         if item.text(_ADMINISTERED).upper() == "YES":
             return ContrastTag.GIVEN
+    # The route stands beside the agents (C.7.6.4), and in enhanced objects within each of them (C.7.6.4b).
+    route = " ".join((elements.text(_ROUTE), _coded_routes(elements)))
     for item in elements.items(_AGENT_SEQUENCE):
-        routes = " ".join(route.text(0x00080104) for route in item.items(_ROUTE_SEQUENCE))
+        routes = _coded_routes(item) or route
         named = " ".join((item.text(0x00080104), item.text(0x00080100)))
         if not _is_elsewhere(named, routes) and not _NO_AGENT.match(item.text(0x00080104)):
             return ContrastTag.GIVEN
@@ -120,12 +133,20 @@ def _from_module(elements: Elements) -> ContrastTag:
         if agent and _NO_AGENT.match(agent):
             return ContrastTag.NONE
         if agent:
-            elsewhere = _is_elsewhere(agent, elements.text(_ROUTE))
+            elsewhere = _is_elsewhere(agent, route)
             return ContrastTag.UNKNOWN if elsewhere else ContrastTag.GIVEN
     volume_ml = elements.number(_VOLUME)
-    if volume_ml is not None and volume_ml > 0 and not _is_elsewhere("", elements.text(_ROUTE)):
+    if volume_ml is not None and volume_ml > 0 and not _is_elsewhere("", route):
         return ContrastTag.GIVEN
     return ContrastTag.UNKNOWN
+
+
+def _coded_routes(elements: Elements) -> str:
+    """Return the administration routes in words, each by its meaning and by its code."""
+    words = []
+    for route in elements.items(_ROUTE_SEQUENCE):
+        words += [route.text(0x00080104), _ROUTE_CODES.get(route.text(0x00080100).upper(), "")]
+    return " ".join(filter(None, words))
 
 
 def _is_elsewhere(agent: str, route: str) -> bool:
