@@ -25,7 +25,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from appliance.durable import PART_SUFFIX, sync_directory, write_all, write_durably
+from appliance.durable import PART_SUFFIX, sync, write_all, write_durably
 from appliance.errors import ApplianceError
 
 if TYPE_CHECKING:
@@ -215,7 +215,7 @@ class AssociationFolder:
         self.path.mkdir(mode=0o700)
         try:
             self._directory = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
-            sync_directory(room)
+            sync(room)
             self._write(_OPENED_NAME, json.dumps(asdict(opened)).encode())
         except OSError:
             with contextlib.suppress(OSError):
@@ -320,7 +320,7 @@ class Spool:
         try:
             for folder in (root, root / Room.ASSOCIATIONS, root / Room.ASIDE):
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-                sync_directory(folder.parent)
+                sync(folder.parent)
             self._lock = os.open(root / _LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise SpoolError(f"{root}: the spool cannot be made or opened: {error.strerror}") from error

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from appliance.durable import sync_directory
+from appliance.durable import sync
 from appliance.errors import InferenceError, PackError
 from appliance.packs.choice import NOT_INSTALLED, Acceptance, Choice, changing, locked, owner_of, read_choice
 from appliance.packs.pack import MANIFEST, Pack
@@ -303,18 +303,14 @@ def _publish(staging: Path, target: Path) -> None:
             path.chmod(0o755 if path.is_dir() else 0o644)
             if owner is not None:
                 os.chown(path, *owner)
-            if path.is_dir():
-                sync_directory(path)
-            else:
-                with path.open("rb") as stream:
-                    os.fsync(stream.fileno())
+            sync(path)
         target.parent.mkdir(exist_ok=True, mode=0o755)
         if owner is not None:
             os.chown(target.parent, *owner)
         if target.exists():  # damaged, or of an install that was cut off before it counted
             shutil.rmtree(target)
         staging.rename(target)
-        sync_directory(target.parent)
-        sync_directory(target.parent.parent)
+        sync(target.parent)
+        sync(target.parent.parent)
     except OSError as error:
         raise PackError(f"{target}: the pack cannot be written ({error.strerror}).") from error

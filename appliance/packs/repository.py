@@ -13,7 +13,7 @@ import zipfile
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from appliance.durable import sync_directory, write_durably
+from appliance.durable import sync, write_durably
 from appliance.errors import ConfigurationError, PackError
 from appliance.packs.key_ring import PRIVATE_SUFFIX
 from appliance.packs.pack import SIGNATURE, load
@@ -172,7 +172,7 @@ def _add(folder: Path, targets: Path) -> dict[str, Any]:
     digest = _digest(part)
     length = part.stat().st_size
     part.replace(targets / f"{digest}.{name}")
-    sync_directory(targets)
+    sync(targets)
     return {"name": pack.name, "version": pack.version, "file": name, "sha256": digest, "length": length}
 
 
