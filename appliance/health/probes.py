@@ -149,14 +149,22 @@ class Answer:
 
 def ask(destination: Destination, calling_ae_title: str) -> Answer:
     """Connect to a destination and, when that works, ask it for a C-ECHO; at most three times three seconds."""
+    from appliance.dicom.network.sender import echo
+
     began_s = time.monotonic()
     try:
         with socket.create_connection((destination.address, destination.port), timeout=_PROBE_TIMEOUT_S):
             pass
     except OSError:
         return Answer(connected=False, echoed=False, seconds=time.monotonic() - began_s)
-    echoed = _echo(destination, calling_ae_title)
-    return Answer(connected=True, echoed=echoed, seconds=time.monotonic() - began_s)
+    report = echo(
+        host=destination.address,
+        port=destination.port,
+        called_ae=destination.ae_title,
+        calling_ae=calling_ae_title,
+        timeout_s=_PROBE_TIMEOUT_S,
+    )
+    return Answer(connected=True, echoed=report.ok, seconds=time.monotonic() - began_s)
 
 
 def destinations(configured: Sequence[Destination], calling_ae_title: str) -> tuple[Peer, ...]:
@@ -175,19 +183,3 @@ def destinations(configured: Sequence[Destination], calling_ae_title: str) -> tu
         )
         for destination, answer in zip(configured, answers, strict=True)
     )
-
-
-def _echo(destination: Destination, calling_ae_title: str) -> bool:
-    from pynetdicom import AE
-    from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
-
-    entity = AE(ae_title=calling_ae_title)
-    entity.connection_timeout = entity.acse_timeout = entity.dimse_timeout = _PROBE_TIMEOUT_S
-    entity.network_timeout = _PROBE_TIMEOUT_S
-    entity.add_requested_context(Verification)
-    association = entity.associate(destination.address, destination.port, ae_title=destination.ae_title)
-    if not association.is_established:
-        return False
-    status = association.send_c_echo()
-    association.release()
-    return bool(status) and status.Status == 0x0000

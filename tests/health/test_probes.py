@@ -10,6 +10,7 @@ from pynetdicom import AE, evt
 from pynetdicom.sop_class import Verification
 
 from appliance.config import Destination
+from appliance.dicom.implementation import IMPLEMENTATION_CLASS_UID
 from appliance.health import probes
 from appliance.health.model import ServiceState
 from appliance.services.lifecycle import Heartbeat
@@ -82,6 +83,22 @@ def test_a_damaged_heartbeat_is_absence(tmp_path, content):
 def test_a_destination_that_answers(pacs):
     (peer,) = probes.destinations([pacs], "APPLIANCE")
     assert (peer.reachable, peer.echo) == (True, True)
+
+
+def test_a_destination_is_asked_by_the_box_s_own_sender():
+    implementations = []
+    entity = AE(ae_title="PACS")
+    entity.add_supported_context(Verification)
+    handlers = [
+        (evt.EVT_REQUESTED, lambda event: implementations.append(event.assoc.requestor.implementation_class_uid))
+    ]
+    server = entity.start_server(("127.0.0.1", 0), block=False, evt_handlers=handlers)
+    destination = Destination(name="pacs", ae_title="PACS", address="127.0.0.1", port=server.server_address[1])
+    try:
+        assert probes.ask(destination, "APPLIANCE").echoed
+    finally:
+        server.shutdown()
+    assert implementations == [IMPLEMENTATION_CLASS_UID]
 
 
 def test_a_destination_that_refuses_our_call(pacs):

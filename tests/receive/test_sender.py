@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 from pydicom import dcmread
 from pydicom.uid import CTImageStorage, JPEGLSLossless, MRImageStorage
+from pynetdicom import _config
 
 from appliance.dicom.network.sender import SendReport, echo, send
 from tests.receive.conftest import CALLED, SENDER, data_set_bytes, eventually, make_instance, make_series
@@ -162,6 +163,13 @@ def test_implicit_is_sent_as_it_is(receiver: Receiver, spool: Path, tmp_path: Pa
 def test_nothing_to_send(closed_port: int) -> None:
     report = deliver([], closed_port)
     assert (report.ok, report.results) == (True, ())
+
+
+def test_sending_changes_no_setting_of_the_library(receiver: Receiver, tmp_path: Path) -> None:
+    settings = {name: value for name, value in vars(_config).items() if name.isupper()}
+    paths = make_series(tmp_path / "ct", 1)
+    assert send(paths, host="127.0.0.1", port=receiver.port, called_ae=CALLED, calling_ae=SENDER).ok
+    assert {name: value for name, value in vars(_config).items() if name.isupper()} == settings
 
 
 def test_echo(receiver: Receiver) -> None:

@@ -31,6 +31,10 @@ if TYPE_CHECKING:
 
     from appliance.tls import TlsFiles
 
+# pynetdicom sends a file undecoded only under this process-wide flag. It is set once, here, so that no thread ever sees
+# it change; and it concerns nobody else: it is looked at only when a path is passed, and a path is passed only here.
+_config.STORE_SEND_CHUNKED_DATASET = True
+
 # A-ASSOCIATE-RQ holds at most 128 contexts (PS3.8 Section 9.3.2.2); a compressed class takes one, others three.
 _MOST_CONTEXTS = 126
 _UNCOMPRESSED = (EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN)
@@ -261,9 +265,6 @@ def _send_file(association: Association, file: _File, peer: str) -> FileResult:
     accepted = {(str(each.abstract_syntax), str(each.transfer_syntax[0])) for each in association.accepted_contexts}
     try:
         if (file.sop_class, file.transfer_syntax) in accepted:
-            # pynetdicom sends a file undecoded only under this process-wide flag. It concerns nobody else: the flag
-            # is looked at only when a path is passed, and a path is passed only here.
-            _config.STORE_SEND_CHUNKED_DATASET = True
             answer = association.send_c_store(file.path)
         elif not accepted.isdisjoint(_pairs(file)):
             answer = association.send_c_store(dcmread(file.path))
