@@ -117,10 +117,6 @@ class Events:
         oldest = self._select("WHERE published_at IS NULL ORDER BY id LIMIT ?", limit + len(without))
         return [event for event in oldest if event.id not in without][:limit]
 
-    def last(self, limit: int = 20) -> list[Event]:
-        """Return the newest events, newest first."""
-        return self._select("ORDER BY id DESC LIMIT ?", limit)
-
     def published(self, event_id: int, *, at: float | None = None) -> None:
         """Record that the broker has acknowledged an event."""
         with self._store.atomic():

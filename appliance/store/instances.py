@@ -202,11 +202,6 @@ class Instances:
                 },
             )
 
-    def counts(self) -> dict[Disposition, int]:
-        """Return how many files have each disposition."""
-        rows = self._store.rows("SELECT disposition, count(*) AS number FROM instances GROUP BY disposition")
-        return {Disposition(row["disposition"]): row["number"] for row in rows}
-
     def _add(self, association: str, item: SpooledInstance) -> int | None:
         if item.identity is None:
             self._insert(association, item, Disposition.UNREADABLE, None, item.problem)

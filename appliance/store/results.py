@@ -114,23 +114,6 @@ class Results:
             saved_at=rows[0]["saved_at"],
         )
 
-    def measurements(self, name: str, *, limit: int = 1000) -> list[tuple[int, str | None, float]]:
-        """Return ``(scan id, site, value)`` of the newest measurements with a name."""
-        rows = self._store.rows(
-            "SELECT scan_id, site, value FROM measurements WHERE name = ? ORDER BY id DESC LIMIT ?",
-            (name, limit),
-        )
-        return [(row["scan_id"], row["site"], row["value"]) for row in rows]
-
-    def counts(self) -> dict[str, dict[str, int]]:
-        """Return how often each screening ended in each status."""
-        counts: dict[str, dict[str, int]] = {}
-        for row in self._store.rows(
-            "SELECT name, status, count(*) AS number FROM screenings GROUP BY name, status ORDER BY 1, 2"
-        ):
-            counts.setdefault(row["name"], {})[row["status"]] = row["number"]
-        return counts
-
     def _insert(
         self, scan_id: int, report: Mapping[str, Any], folder: str, key_images: Sequence[str], now: float
     ) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from appliance.errors import StoreError
 from appliance.reasons import Reason, ReasonCode
 from appliance.store.events import EventKind
-from appliance.store.lifecycle import EXPLAINED, TERMINAL, ScanState, check
+from appliance.store.lifecycle import CLAIMABLE, EXPLAINED, TERMINAL, ScanState, check
 from appliance.store.outbox import OutboxState
 from appliance.store.scan_rows import ScanRow, Summary, TransitionRow, scan_row
 
@@ -113,7 +113,7 @@ class Scans:
             changes["reason_code"] = explained.code.value if explained else None
             changes["reason_text"] = explained.text if explained else None
             changes["finished_at"] = now if to in TERMINAL else None
-            if to not in {ScanState.PLANNED, ScanState.SCREENING}:
+            if to is ScanState.COMPLETE or to not in CLAIMABLE:
                 changes |= {"lease_owner": None, "lease_deadline": None}
             names = ", ".join(f"{name} = ?" for name in changes)
             self._store.execute(f"UPDATE scans SET {names} WHERE id = ?", (*changes.values(), scan_id))

@@ -177,7 +177,7 @@ def test_the_work_service_starts_with_the_last_good_pack_and_says_so(make_pack, 
     try:
         with open_database(settings.box.database) as store:
             until(lambda: sum(store.scans.summary(last=0).counts[state] for state in TERMINAL) >= 1)
-            kinds = [event.kind for event in store.events.last(50)]
+            kinds = [event.kind for event in store.events.waiting()]
     finally:
         stop.set()
         thread.join()

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from appliance.store.database import Store
 
 
 def report(**changes: Any) -> dict[str, Any]:
@@ -38,3 +41,20 @@ def report(**changes: Any) -> dict[str, Any]:
         "timings": {"total_s": 1.5},
         **changes,
     }
+
+
+def dispositions(store: Store) -> dict[str, int]:
+    """How many spooled files have each disposition."""
+    rows = store.rows("SELECT disposition, count(*) AS number FROM instances GROUP BY disposition")
+    return {row["disposition"]: row["number"] for row in rows}
+
+
+def measured(store: Store, name: str) -> list[tuple[int, str | None, float]]:
+    """``(scan id, site, value)`` of the measurements with a name."""
+    rows = store.rows("SELECT scan_id, site, value FROM measurements WHERE name = ? ORDER BY id", (name,))
+    return [(row["scan_id"], row["site"], row["value"]) for row in rows]
+
+
+def events(store: Store) -> list[int]:
+    """Ids of the events that are kept, whether they were published or not."""
+    return [row["id"] for row in store.rows("SELECT id FROM events ORDER BY id")]

@@ -12,6 +12,7 @@ from appliance.store.events import EventKind
 from appliance.store.instances import Disposition, SpooledInstance
 from appliance.store.lifecycle import ScanState
 from tests.store.conftest import spooled
+from tests.store.samples import dispositions
 
 if TYPE_CHECKING:
     from appliance.store.database import Store
@@ -60,7 +61,7 @@ def test_the_same_instance_again_is_a_duplicate(store: Store) -> None:
     (scan_id,) = _add(store, "a", spooled(1))
     assert _add(store, "b", spooled(1)) == [scan_id]
     assert store.scans.get(scan_id).instances == 1
-    assert store.instances.counts() == {Disposition.USED: 1, Disposition.DUPLICATE: 1}
+    assert dispositions(store) == {Disposition.USED: 1, Disposition.DUPLICATE: 1}
 
 
 def test_a_duplicate_after_completion_makes_no_revision(store: Store) -> None:
@@ -152,7 +153,7 @@ def test_an_unreadable_instance_is_a_row_with_a_reason_and_blocks_nothing(store:
     bad = SpooledInstance("000001.dcm", None, problem, 10, "sha256:x", 1000.0)
     (scan_id,) = _add(store, "a", bad, spooled(2))
     assert store.scans.get(scan_id).instances == 1
-    assert store.instances.counts()[Disposition.UNREADABLE] == 1
+    assert dispositions(store)[Disposition.UNREADABLE] == 1
     assert store.events.waiting()[0].reason is ReasonCode.UNREADABLE_FILE
 
 

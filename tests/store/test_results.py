@@ -9,7 +9,7 @@ import pytest
 
 from appliance.errors import StoreError
 from appliance.store.lifecycle import ScanState
-from tests.store.samples import report
+from tests.store.samples import measured, report
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,12 +39,13 @@ def test_saving_again_changes_nothing(store: Store, add_scan: Callable[..., int]
     before = store.scans.history(scan_id)
     assert not store.results.save(scan_id, report(appliance={}), folder="y")
     assert store.scans.history(scan_id) == before
-    assert store.results.measurements("laa950_percent") == [(scan_id, None, 12.0)]
+    assert measured(store, "laa950_percent") == [(scan_id, None, 12.0)]
 
 
 def test_rows_can_be_asked(store: Store, add_scan: Callable[..., int]) -> None:
     store.results.save(add_scan(ScanState.SCREENING), report(), folder="x")
-    assert store.results.counts() == {"emphysema": {"finding": 1}, "other": {"not_run": 1}}
+    statuses = store.rows("SELECT name, status FROM screenings ORDER BY position")
+    assert [(row["name"], row["status"]) for row in statuses] == [("emphysema", "finding"), ("other", "not_run")]
     (finding,) = store.rows("SELECT code, site FROM findings")
     assert finding == {"code": "SCT:87433001", "site": "lung"}
     (reason,) = store.rows("SELECT reason_code FROM screenings WHERE name = 'other'")
@@ -57,7 +58,7 @@ def test_a_report_that_lacks_something_stores_nothing(store: Store, add_scan: Ca
     with pytest.raises(StoreError, match="cannot be stored"):
         store.results.save(scan_id, broken, folder="x")
     assert store.results.get(scan_id) is None
-    assert store.results.counts() == {}
+    assert store.rows("SELECT 1 FROM screenings") == []
     assert store.scans.get(scan_id).state is ScanState.SCREENING
 
 

@@ -16,6 +16,7 @@ from appliance.services.assemble import Assembler
 from appliance.store.database import open_database
 from appliance.store.instances import Disposition
 from appliance.store.lifecycle import ScanState
+from tests.store.samples import dispositions
 from tests.work.conftest import OPENED, Scanner, instance
 
 if TYPE_CHECKING:
@@ -171,7 +172,7 @@ def test_a_repeated_send_changes_nothing(assembler: Assembler, scanner: Scanner,
     scanner.send("1.1", 3)
     assert settle(assembler) == []
     assert len(store.scans.last()) == 1
-    assert store.instances.counts() == {Disposition.USED: 3, Disposition.DUPLICATE: 3}
+    assert dispositions(store) == {Disposition.USED: 3, Disposition.DUPLICATE: 3}
 
 
 def test_late_instances_make_revision_2_with_everything(assembler: Assembler, scanner: Scanner, store: Store) -> None:
@@ -192,7 +193,7 @@ def test_another_content_under_the_same_uid_does_not_replace_the_first(
     scanner.send("1.1", 1, text="second")
     assert settle(assembler) == []
     assert store.instances.of_scan(scan_id) == before
-    assert store.instances.counts()[Disposition.CONFLICTING] == 1
+    assert dispositions(store)[Disposition.CONFLICTING] == 1
 
 
 def test_the_file_meta_information_does_not_make_a_difference(
@@ -204,7 +205,7 @@ def test_the_file_meta_information_does_not_make_a_difference(
     folder.store(b"another preamble".ljust(128) + content[128:])
     folder.close(CloseReason.RELEASED)
     settle(assembler)
-    assert store.instances.counts() == {Disposition.USED: 1, Disposition.DUPLICATE: 1}
+    assert dispositions(store) == {Disposition.USED: 1, Disposition.DUPLICATE: 1}
 
 
 @pytest.mark.parametrize("content", [b"", b"hello", instance("1.9", 1)[:200]])
@@ -217,7 +218,7 @@ def test_an_unreadable_instance_blocks_nothing(
     folder.close(CloseReason.RELEASED)
     (scan_id,) = settle(assembler)
     assert uids(store, scan_id) == ["1.1.1"]
-    assert store.instances.counts()[Disposition.UNREADABLE] == 1
+    assert dispositions(store)[Disposition.UNREADABLE] == 1
     assert store.events.waiting()[0].reason in {ReasonCode.UNREADABLE_FILE, ReasonCode.NO_DICOM}
 
 
@@ -227,7 +228,7 @@ def test_an_instance_without_a_uid_is_unreadable(assembler: Assembler, scanner: 
     folder.store(instance("1.1", 1).replace(meta_uid_and_uid, b"\0" * len(meta_uid_and_uid)))
     folder.close(CloseReason.RELEASED)
     settle(assembler)
-    assert store.instances.counts() == {Disposition.UNREADABLE: 1}
+    assert dispositions(store) == {Disposition.UNREADABLE: 1}
 
 
 def test_set_aside_and_unfinished_files_are_not_looked_at(assembler: Assembler, scanner: Scanner, store: Store) -> None:
@@ -239,7 +240,7 @@ def test_set_aside_and_unfinished_files_are_not_looked_at(assembler: Assembler, 
     open_one.store(instance("1.2", 1))
     (open_one.path / "000002.dcm.part").write_bytes(b"half")
     settle(assembler)
-    assert store.instances.counts() == {Disposition.USED: 1}
+    assert dispositions(store) == {Disposition.USED: 1}
 
 
 def test_an_instance_that_the_receiver_takes_back_is_not_missed(
@@ -253,7 +254,7 @@ def test_an_instance_that_the_receiver_takes_back_is_not_missed(
     monkeypatch.setattr(assemble, "read_association", lambda _: listed)
     while not assembler.index():
         pass
-    assert store.instances.counts() == {Disposition.USED: 1}
+    assert dispositions(store) == {Disposition.USED: 1}
 
 
 def test_many_instances_take_several_batches(

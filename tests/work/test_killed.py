@@ -17,6 +17,7 @@ from appliance.services.lifecycle import read_heartbeat
 from appliance.store.database import open_database
 from appliance.store.instances import Disposition
 from appliance.store.lifecycle import TERMINAL, ScanState
+from tests.store.samples import dispositions
 from tests.work.killed_worker import work
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ def _let_it_finish(settings: Settings, sent: dict[str, int], until: Callable[[Ca
     def all_ended() -> bool:
         with open_database(settings.box.database) as store:
             counts = store.scans.summary(last=0).counts
-            used = store.instances.counts().get(Disposition.USED, 0)
+            used = dispositions(store).get(Disposition.USED, 0)
         ended = sum(counts[state] for state in TERMINAL)
         return used == sum(sent.values()) and ended == sum(counts.values())
 

@@ -13,6 +13,7 @@ from appliance.dicom.network.sender import send
 from appliance.services.lifecycle import read_heartbeat
 from appliance.store.database import open_database
 from appliance.store.lifecycle import TERMINAL, ScanState
+from tests.store.samples import measured
 from tests.work.conftest import instance
 from tests.work.killed_worker import SENDER, receive, work
 
@@ -81,7 +82,7 @@ def _latest(settings: Settings) -> dict[str, set[str]]:
             assert scan.state is ScanState.DONE
             assert result is not None
             latest[scan.series_instance_uid] = set(result.report["instances"])
-        assert len(store.results.measurements("laa950_percent")) == len(scans)
+        assert len(measured(store, "laa950_percent")) == len(scans)
     return latest
 
 

@@ -30,6 +30,7 @@ from appliance.store.leases import Leases, Owner
 from appliance.store.lifecycle import TERMINAL, ScanState
 from appliance.store.results import Results
 from appliance.store.scans import Scans
+from tests.store.samples import measured
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -538,7 +539,7 @@ def test_a_full_disk_delays_a_scan_but_costs_it_nothing(
     (scan,) = finished(1)
     assert len(calls) >= 2
     assert (scan.state, scan.attempts) == (ScanState.DONE, 1)
-    assert len(store.results.measurements("laa950_percent")) == 1
+    assert len(measured(store, "laa950_percent")) == 1
     assert store.events.waiting() == []
 
 
