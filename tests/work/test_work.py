@@ -8,7 +8,6 @@ import os
 import shutil
 import signal
 import threading
-import time
 from typing import TYPE_CHECKING, Any
 
 import psutil
@@ -126,8 +125,41 @@ def test_a_refused_series_ends_with_its_reason(
     assert folders(settings) == []
 
 
-def test_a_revision_whose_earlier_images_were_deleted_is_refused_and_taken_when_they_come_again(
+def test_a_refused_series_that_is_corrected_and_sent_again_is_screened(
     working: Callable[..., Any], scanner: Scanner, store: Store, finished: Callable[[int], list[ScanRow]]
+) -> None:
+    scanner.send("1.1", accession="REFUSE")
+    working()
+    finished(1)
+    scanner.send("1.1", accession="A1")
+    first, second = finished(2)
+    assert (first.state, second.state) == (ScanState.REFUSED, ScanState.DONE)
+    result = store.results.get(second.id)
+    assert result is not None
+    assert result.report["instances"] == ["1.1.1", "1.1.2", "1.1.3"]
+
+
+def test_a_refused_scan_is_screened_again_when_a_person_asks(
+    working: Callable[..., Any],
+    scanner: Scanner,
+    store: Store,
+    finished: Callable[[int], list[ScanRow]],
+    until: Callable[[Callable[[], bool]], None],
+) -> None:
+    scanner.send("1.1", accession="REFUSE")
+    working()
+    (scan,) = finished(1)
+    store.scans.retry(scan.id)
+    until(lambda: sum(line.to_state is ScanState.REFUSED for line in store.scans.history(scan.id)) == 2)
+    assert store.scans.get(scan.id).attempts == 1
+
+
+def test_a_revision_whose_earlier_images_were_deleted_is_refused_and_taken_when_they_come_again(
+    working: Callable[..., Any],
+    scanner: Scanner,
+    store: Store,
+    finished: Callable[[int], list[ScanRow]],
+    until: Callable[[Callable[[], bool]], None],
 ) -> None:
     first = scanner.send("1.1", 2)
     working()
@@ -139,10 +171,7 @@ def test_a_revision_whose_earlier_images_were_deleted_is_refused_and_taken_when_
     assert (refused.state, refused.reason_code) == (ScanState.REFUSED, ReasonCode.IMAGES_DELETED)
     assert "2 of the 3 images" in (refused.reason_text or "")
     scanner.send("1.1", 3)
-    until_indexed = time.monotonic() + 60.0
-    while sum(not item.pruned for item in store.instances.of_scan(refused.id)) < 3:
-        assert time.monotonic() < until_indexed
-        time.sleep(0.02)
+    until(lambda: not any(item.pruned for item in store.instances.of_scan(refused.id)))
     store.scans.retry(refused.id)
     _, taken = finished(2)
     assert taken.state is ScanState.DONE
