@@ -280,11 +280,11 @@ def _check_regular(frames: list[Frame], heights_mm: NDArray[np.float64]) -> None
 
 
 def _overlapping_acquisitions(frames: list[Frame], heights_mm: NDArray[np.float64]) -> bool:
-    """Tell whether acquisitions, kernels, stacks or phases share a stretch of the patient."""
+    """Tell whether acquisitions, stacks or phases share a stretch of the patient."""
     ranges: dict[object, list[float]] = {}
     for (header, index), height in zip(frames, heights_mm, strict=True):
         frame = header.frames[index]
-        key = (frame.acquisition_number, frame.temporal_position, frame.stack_id, frame.kernel)
+        key = (frame.acquisition_number, frame.temporal_position, frame.stack_id)
         ranges.setdefault(key, []).append(float(height))
     spans = sorted((min(values), max(values)) for values in ranges.values() if len(values) > 2)
     return any(later[0] < earlier[1] for earlier, later in pairwise(spans))
@@ -293,8 +293,7 @@ def _overlapping_acquisitions(frames: list[Frame], heights_mm: NDArray[np.float6
 def _refuse_two_acquisitions() -> None:
     refuse(
         ReasonCode.MIXED_GEOMETRY,
-        "The series interleaves several acquisitions, phases or reconstructions of the same stretch; send each as a "
-        "series of its own.",
+        "The series interleaves several acquisitions or phases of the same stretch; send each as a series of its own.",
     )
 
 
