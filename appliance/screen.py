@@ -91,7 +91,7 @@ def screen_series(
     coverage: tuple[str, ...] = ()
     if planned.needs_organ_map:
         on_stage("organ map")
-        maps = [map_with(scan.volume, item.pack, item.engine) for item in snapshot.packs]
+        maps = [map_with(scan.volume, item.pack, item.engine()) for item in snapshot.packs]
         organs = merge(maps, snapshot.providers, settings.packs.prefer)
         image, doubts, coverage = judge(scan, organs), implausible(organs), regions(organs)
     mapped = time.monotonic()
@@ -166,7 +166,7 @@ def _run_shadows(runtime: Runtime, snapshot: Snapshot, scan: Scan, maps: list[Or
             continue
         try:
             opened = runtime.shadow(name, version)
-            found = shadow.compare(active[name], map_with(scan.volume, opened.pack, opened.engine))
+            found = shadow.compare(active[name], map_with(scan.volume, opened.pack, opened.engine()))
             shadow.record(root, name, version, active[name].pack.version, found)
         except Exception as error:  # noqa: BLE001  # a shadow must not cost the scan anything
             structlog.get_logger().error("shadow_failed", pack=name, version=version, error=type(error).__name__)

@@ -46,22 +46,20 @@ def merge(maps: Sequence[OrganMap], providers: Mapping[str, str], order: Sequenc
         return maps[0]
     base = next((item for item in maps if providers.get(_BODY) == item.pack.name), maps[0])
     rank = {name: len(order) - place for place, name in enumerate(order)}
-    painted = sorted(maps, key=lambda item: (item is not base, rank.get(item.pack.name, 0)))
     values: dict[str, int] = {}
     labels = np.zeros(base.labels.shape, np.uint8)
-    for item in painted:
-        kept = [name for name in item.values if providers.get(name) == item.pack.name]
+    if providers.get(_BODY) == base.pack.name:  # the canvas: every structure lies on it
+        values[_BODY] = 1
+        labels[base.labels > 0] = 1
+    for item in sorted(maps, key=lambda item: (rank.get(item.pack.name, 0), item is not base)):
+        kept = [name for name in item.values if name != _BODY and providers.get(name) == item.pack.name]
+        table = np.zeros(256, np.uint8)
         for name in kept:
             values[name] = len(values) + 1
-        if len(values) > _LARGEST_LABEL:
-            raise PackError(f"The packs give {len(values)} structures; one map holds {_LARGEST_LABEL} at most.")
-        found = item.labels if item is base else on_grid(item, base)
-        table = np.zeros(256, np.uint8)
-        if item is base and _BODY in kept:
-            table[list(item.values.values())] = values[_BODY]
-        for name in kept:
+            if values[name] > _LARGEST_LABEL:
+                raise PackError(f"The packs give more structures than the {_LARGEST_LABEL} labels of one map.")
             table[item.values[name]] = values[name]
-        renamed = table[found]
+        renamed = table[item.labels if item is base else on_grid(item, base)]
         np.copyto(labels, renamed, where=renamed > 0)
     return OrganMap(labels, base.affine, values, base.pack)
 

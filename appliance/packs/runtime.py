@@ -6,7 +6,7 @@ choice, so that every process of the box takes it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,7 @@ import structlog
 
 from appliance.errors import InferenceError, PackError
 from appliance.packs.choice import NOT_INSTALLED, Failure, changing, fingerprint, read_choice
+from appliance.packs.pack import verify_files
 from appliance.packs.registry import available, load_installed, providers
 from appliance.packs.selftest import vector_agreement
 
@@ -38,19 +39,40 @@ class Computing:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class OpenPack:
-    """A verified pack with its network, compiled and self-tested on this machine.
+    """A verified pack whose network was compiled and self-tested on this machine.
 
     Attributes
     ----------
-    pack, engine
-        What they are.
+    pack
+        What it is.
     self_test
         Share of the test vectors' labels reproduced.
+    precision, computing
+        How it was opened when it passed.
+    kept
+        The compiled network; ``None`` where it is compiled anew each time, to hold only one of several in memory.
     """
 
     pack: Pack
-    engine: Engine
     self_test: float
+    precision: str
+    computing: Computing
+    kept: Engine | None
+
+    def engine(self) -> Engine:
+        """Return the network, its files verified once more when they have to be read again.
+
+        Raises
+        ------
+        PackError
+            A file was altered since.
+        InferenceError
+            No engine could run it.
+        """
+        if self.kept is not None:
+            return self.kept
+        verify_files(self.pack.path, self.pack.manifest)
+        return _compile(self.pack, self.precision, self.computing)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -133,8 +155,15 @@ class Runtime:
         taken, self._fallbacks = self._fallbacks, []
         return taken
 
-    def open(self, pack: Pack) -> OpenPack:
+    def open(self, pack: Pack, *, keep: bool) -> OpenPack:
         """Compile a pack's network and run its test vectors, or return it from before.
+
+        Parameters
+        ----------
+        pack
+            A verified pack.
+        keep
+            Keep the compiled network in memory.
 
         Raises
         ------
@@ -143,19 +172,19 @@ class Runtime:
         InferenceError
             No engine could run it.
         """
-        if pack.digest not in self._opened:
-            self._opened[pack.digest] = open_tested(pack, self._computing)
+        found = self._opened.get(pack.digest) or open_tested(pack, self._computing)
+        self._opened[pack.digest] = found if keep else replace(found, kept=None)
         return self._opened[pack.digest]
 
     def shadow(self, name: str, version: str) -> OpenPack:
         """Load and open an installed pack that runs as a shadow."""
-        return self.open(load_installed(self._rules, name, version))
+        return self.open(load_installed(self._rules, name, version), keep=False)
 
     def _load(self) -> Snapshot:
         while True:
             packs = available(self._rules, on_failure=self._fall_back)
             try:
-                opened = tuple(self._open_or_fall_back(pack) for pack in packs)
+                opened = tuple(self._open_or_fall_back(pack, keep=len(packs) == 1) for pack in packs)
             except _FellBack:
                 continue
             break
@@ -164,9 +193,9 @@ class Runtime:
         self._opened = {digest: item for digest, item in self._opened.items() if digest in in_use}
         return Snapshot(opened, providers(packs, self._rules.prefer), shadows)
 
-    def _open_or_fall_back(self, pack: Pack) -> OpenPack:
+    def _open_or_fall_back(self, pack: Pack, *, keep: bool) -> OpenPack:
         try:
-            return self.open(pack)
+            return self.open(pack, keep=keep)
         except (PackError, InferenceError) as error:
             root = self._rules.installed
             if root is None or not pack.path.is_relative_to(root):
@@ -203,20 +232,24 @@ def open_tested(pack: Pack, computing: Computing) -> OpenPack:
     InferenceError
         No engine could run it.
     """
-    from appliance.inference.engines import open_engine
-
     failures = []
     for precision in _candidates(pack, computing):
-        engine = open_engine(pack, engine=computing.engine, precision=precision, threads=computing.threads)
+        engine = _compile(pack, precision, computing)
         share, minimum = vector_agreement(pack, engine, expected_in=_asked(pack, engine, precision))
         if share >= minimum:
-            return OpenPack(pack, engine, share)
+            return OpenPack(pack, share, precision, computing, engine)
         failures.append(f"{engine.name} {engine.precision}: {share:.4f}")
         _log.error("pack_self_test_failed", pack=pack.name, engine=engine.name, precision=engine.precision, share=share)
     raise PackError(
         f"Pack {pack.name} {pack.version} does not compute on this machine what it should: too few labels of its test "
         f"vectors agree ({'; '.join(failures)})."
     )
+
+
+def _compile(pack: Pack, precision: str, computing: Computing) -> Engine:
+    from appliance.inference.engines import open_engine
+
+    return open_engine(pack, engine=computing.engine, precision=precision, threads=computing.threads)
 
 
 def _candidates(pack: Pack, computing: Computing) -> Sequence[str]:

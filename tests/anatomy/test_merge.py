@@ -60,5 +60,15 @@ def test_more_structures_than_labels_are_refused(trunk):
     many = {f"s{value}": value for value in range(1, 255)}
     other = organ_map("other", np.zeros((6, 6, 6)), many)
     providers = {"body": "trunk", "bone": "trunk"} | dict.fromkeys(many, "other")
-    with pytest.raises(PackError, match="256 structures"):
+    with pytest.raises(PackError, match="more structures than the 255 labels"):
         merge([trunk, other], providers)
+
+
+@pytest.mark.parametrize(("order", "stays"), [(("trunk",), "bone"), (("chest",), "trachea"), ((), "trachea")])
+def test_where_structures_overlap_the_preferred_packs_stays(trunk, order, stays):
+    labels = np.zeros((6, 6, 6), np.uint8)
+    labels[1:3] = 1
+    chest = organ_map("chest", labels, {"trachea": 1})
+    merged = merge([chest, trunk], {"body": "trunk", "bone": "trunk", "trachea": "chest"}, order)
+    assert merged.mask(stays)[1:3].all()
+    assert merged.mask("body")[3:].all()

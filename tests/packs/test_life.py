@@ -242,3 +242,19 @@ def test_removing_what_is_in_use_is_refused(make_pack, rules):
     life.activate("trunk", "9.0.0", rules)
     with pytest.raises(PackError, match="in use"):
         life.remove("trunk", "9.0.0", rules)
+
+
+def test_of_several_networks_only_the_one_at_work_is_in_memory(make_pack, rules):
+    both = replace(rules, folders=(make_pack(name="torso"),), prefer=("torso",))
+    (alone,) = Runtime(both, Computing(engine="openvino", precision="f32", threads=2)).snapshot().packs
+    assert alone.engine() is alone.engine()
+    manifest = both.folders[0] / "pack.toml"
+    manifest.write_text(manifest.read_text().replace('"bone"\ncode = "272673000"', '"trachea"\ncode = "44567001"'))
+    unsigned = replace(both, allow_unsigned=True)
+    (both.folders[0] / "pack.sig").unlink()
+    several = Runtime(unsigned, Computing(engine="openvino", precision="f32", threads=2)).snapshot().packs
+    assert [item.pack.name for item in several] == ["torso", "trunk"]
+    assert several[0].engine() is not several[0].engine()
+    (both.folders[0] / "network.bin").write_bytes(b"damaged")
+    with pytest.raises(PackError, match=r"network\.bin was altered"):
+        several[0].engine()
