@@ -44,9 +44,7 @@ class ReasonCode(StrEnum):
     REGION_NOT_COVERED = "region_not_covered"
     # --- the quality of the scan or of the organ map ------------------------------------------------
     AIR_NOT_CALIBRATED = "air_not_calibrated"
-    CLIPPED = "clipped"
     NOISE_TOO_HIGH = "noise_too_high"
-    BODY_CUT_OFF = "body_cut_off"
     ORGAN_CUT_OFF = "organ_cut_off"
     ORGAN_IMPLAUSIBLE = "organ_implausible"
     NOT_INSPIRATORY = "not_inspiratory"

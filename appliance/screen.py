@@ -195,6 +195,9 @@ def _write(folder: Path, report: Report, scan: Scan, organs: OrganMap | None) ->
     from appliance.results.organ_map_file import write_organ_map
     from appliance.results.table import title_of
 
+    # the report first: a full disk then costs pictures and not the result
+    text = json.dumps(report.to_json(), indent=1, ensure_ascii=False)
+    (folder / "report.json").write_text(text + "\n", encoding="utf-8")
     images = folder / "key_images"
     images.mkdir(exist_ok=True)
     for result in report.screenings:
@@ -202,5 +205,3 @@ def _write(folder: Path, report: Report, scan: Scan, organs: OrganMap | None) ->
             write_key_image(images / f"{result.name}.png", scan, title_of(result.name), result.outcome.evidence)
     if organs is not None:
         write_organ_map(folder, organs)
-    text = json.dumps(report.to_json(), indent=1, ensure_ascii=False)
-    (folder / "report.json").write_text(text + "\n", encoding="utf-8")

@@ -7,7 +7,8 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from appliance.errors import ConfigurationError
-from appliance.results.table import print_report, sentences
+from appliance.results.table import print_report, sentences, title_of
+from appliance.screenings.registry import screenings
 from appliance.store.lifecycle import ScanState
 
 if TYPE_CHECKING:
@@ -66,6 +67,8 @@ def explain(settings: Settings, reference: str) -> int:
             if result is not None:
                 lines += sentences(result.report)
                 lines += [f"note: {note}" for note in result.report["scan"]["notes"]]
+            elif scan.reason is not None:
+                lines += [f"{title_of(name)} was not run: see above." for name in screenings()]
             print("\n".join(lines))  # noqa: T201
     return 0
 
@@ -82,6 +85,8 @@ def retry(settings: Settings, reference: str) -> int:
     """
     from appliance.store.database import open_database
 
+    if not settings.box.database.exists():
+        raise ConfigurationError(f"{settings.box.database}: there is no database; check box.state_directory")
     with open_database(settings.box.database, check=False) as store:
         scan = _find(store, reference)[0]
         store.scans.retry(scan.id)
@@ -109,10 +114,19 @@ def _where(scan: ScanRow) -> str:
 def _open(settings: Settings) -> Store:
     from appliance.store.database import open_database
 
+    if not settings.box.database.exists():
+        raise ConfigurationError(
+            f"{settings.box.database}: there is no database yet: no scan has arrived, or box.state_directory is wrong"
+        )
     return open_database(settings.box.database, read_only=True)
 
 
 def _find(store: Store, reference: str) -> list[ScanRow]:
+    meanings = [store.scans.find(f"{kind}:{reference}") for kind in ("id", "accession")]
+    if all(meanings):
+        raise ConfigurationError(
+            f"{reference} is a database id and also an accession number; write id:{reference} or accession:{reference}"
+        )
     found = store.scans.find(reference)
     if not found:
         raise ConfigurationError(
@@ -181,4 +195,6 @@ def _one_line(scan: ScanRow, report: dict[str, Any] | None) -> str:
     if found:
         return "; ".join(found)
     ran = sum(item["status"] == "normal" for item in report["screenings"])
-    return f"no finding in {ran} of {len(report['screenings'])} screenings that ran"
+    why = [item["reason"]["text"] for item in report["screenings"] if item["reason"] is not None]
+    unread = f"; {len(why)} gave no number: {'; '.join(why)}" if why else ""
+    return f"no finding in {ran} of {len(report['screenings'])} screenings{unread}"

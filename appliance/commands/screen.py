@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import appliance
-from appliance.errors import InputRefusedError
+from appliance.errors import ConfigurationError, InputRefusedError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -71,7 +71,10 @@ def _folder(out: Path | None, number: int, count: int) -> Path | None:
     if out is None:
         return None
     folder = out if count == 1 else out / f"series-{number}"
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigurationError(f"--out {out}: the folder cannot be made: {error.strerror}") from error
     return folder
 
 
@@ -91,6 +94,8 @@ def _one_series(
         try:
             report = screen_series(series.headers, settings=settings, out_directory=folder, on_stage=show)
         except InputRefusedError as error:
+            if folder is not None and count > 1:
+                folder.rmdir()  # nothing was written for a series that cannot be used
             return _refusal(error.reason, series)
     return report.to_json()
 

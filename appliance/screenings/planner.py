@@ -1,7 +1,7 @@
 """The planner: resolves what each screening needs against the scan and the packs, and keeps a reason for every "no".
 
 It decides twice. Before the organ map, from the header alone, so that a scan nobody can use costs no network pass; and
-after it, from the image itself.
+after it, from the image itself. Contrast is decided then, for header and image are asked together.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from appliance.reasons import Reason, ReasonCode
-from appliance.scan import ContrastTag
 from appliance.screenings.contract import Needs, Outcome, Status
 from appliance.screenings.registry import screenings
 
@@ -71,22 +70,7 @@ def _reason_from_header(scan: Scan, provided: Collection[str], settings: Any, ne
     missing = [name for name in needs.structures if name not in provided]
     if missing:
         return Reason(ReasonCode.STRUCTURE_NOT_PROVIDED, f"no installed pack provides {', '.join(missing)}")
-    return (
-        _contrast_tag(scan, needs)
-        or _slice_thickness(scan, needs)
-        or _kernel(scan, needs)
-        or _tube_voltage(scan, needs)
-        or _age(scan, needs)
-    )
-
-
-def _contrast_tag(scan: Scan, needs: Needs) -> Reason | None:
-    if needs.contrast_free and scan.acquisition.contrast_tag is ContrastTag.GIVEN:
-        return Reason(
-            ReasonCode.CONTRAST_ENHANCED,
-            "the header says that intravenous contrast was given; it must be a plain scan",
-        )
-    return None
+    return _slice_thickness(scan, needs) or _kernel(scan, needs) or _tube_voltage(scan, needs) or _age(scan, needs)
 
 
 def _slice_thickness(scan: Scan, needs: Needs) -> Reason | None:
@@ -161,9 +145,9 @@ def run_entry(
     if organs is None or image is None:
         raise ValueError("a screening that may run needs an organ map and the guards' judgement")
     checks: tuple[Callable[[], Outcome | None], ...] = (
-        lambda: _present(entry.needs, organs),
         lambda: _image_quality(image),
         lambda: _image_contrast(entry.needs, image),
+        lambda: _present(entry.needs, organs),
         lambda: _plausible(entry.needs, implausible),
     )
     for check in checks:
@@ -186,9 +170,11 @@ def _image_quality(image: ImageJudgement) -> Outcome | None:
 
 
 def _image_contrast(needs: Needs, image: ImageJudgement) -> Outcome | None:
+    """Header and image together: contrast that both know of is a plain no, a contradiction is a doubt."""
     if not needs.contrast_free or image.contrast_reason is None:
         return None
-    return Outcome(Status.ABSTAINED, reason=image.contrast_reason)
+    enhanced = image.contrast_reason.code is ReasonCode.CONTRAST_ENHANCED
+    return Outcome(Status.NOT_RUN if enhanced else Status.ABSTAINED, reason=image.contrast_reason)
 
 
 def _plausible(needs: Needs, implausible: Mapping[str, Reason]) -> Outcome | None:

@@ -247,8 +247,8 @@ class Scans:
         Parameters
         ----------
         reference
-            A database id, an accession number, or a Study, Series or SOP Instance UID; the first of these
-            that names anything decides.
+            A database id, an accession number, or a Study, Series or SOP Instance UID; the first of these that names
+            anything decides. ``id:`` or ``accession:`` before it says which is meant.
 
         Returns
         -------
@@ -256,11 +256,16 @@ class Scans:
             Empty when nothing is meant by it.
         """
         text = str(reference).strip()
-        if text.isascii() and text.isdigit() and len(text) <= 18:
+        if text.startswith("accession:"):
+            return self._select("WHERE accession_number = ? ORDER BY id DESC", (text.removeprefix("accession:"),))
+        only_id = text.startswith("id:")
+        text = text.removeprefix("id:")
+        # "007" is how somebody writes an accession number, never an id
+        if text.isascii() and text.isdigit() and len(text) <= 18 and str(int(text)) == text:
             found = self._select("WHERE id = ?", (int(text),))
             if found:
                 return found
-        if not text:
+        if only_id or not text:
             return []
         for clause in (
             "accession_number = ?",

@@ -135,12 +135,12 @@ def test_a_localizer_alone(run, patient, tmp_path):
     assert refusal(run("screen", folder, "--json")) == "localizer"
 
 
-def test_a_scan_with_contrast_runs_nothing_and_says_why(run, patient, tmp_path):
+def test_a_header_that_says_contrast_over_a_plain_image_is_not_believed(run, patient, tmp_path):
     folder = modified(patient, tmp_path / "contrast", ContrastBolusAgent="Iohexol 350")
     ran = run("screen", folder, "--json")
     assert ran.exit_code == 0
     (emphysema,) = json.loads(ran.output)["screenings"]
-    assert (emphysema["status"], emphysema["reason"]["code"]) == ("not_run", "contrast_enhanced")
+    assert (emphysema["status"], emphysema["reason"]["code"]) == ("abstained", "contrast_disagrees")
     assert emphysema["measurements"] == []
 
 
@@ -179,6 +179,13 @@ def test_no_read_permission(patient, tmp_path):
     assert done.returncode == 3, done.stderr
     assert json.loads(done.stdout)["refused"]["code"] in {"no_dicom", "unreadable_file"}
     assert "Traceback" not in done.stderr
+
+
+def test_an_output_folder_that_cannot_be_made(run, patient, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    ran = run("screen", patient, "--out", tmp_path / "file")
+    assert ran.exit_code == 2
+    assert "--out" in ran.errors
 
 
 def test_a_path_that_is_not_there(run, tmp_path):

@@ -55,6 +55,29 @@ def test_a_scan_is_found_by_whatever_people_have(run, box, reference):
     assert document["refused"]["code"] == "missing_slice"
 
 
+def test_a_number_that_means_two_scans_is_refused(run, box):
+    with open_database(box[1] / "appliance.db") as store:
+        with store.atomic():
+            store.execute("UPDATE scans SET accession_number = '1' WHERE id = 3")
+    ran = run("results", "1", "--config", box[0])
+    assert ran.exit_code == 2
+    assert "id:1 or accession:1" in ran.errors
+    assert json.loads(run("results", "id:1", "--json", "--config", box[0]).output)["id"] == 1
+    assert json.loads(run("results", "accession:1", "--json", "--config", box[0]).output)["id"] == 3
+
+
+def test_an_accession_number_with_zeros_in_front_is_no_id(run, box):
+    assert run("results", "001", "--config", box[0]).exit_code == 2
+
+
+def test_without_a_database_nothing_is_made(run, tmp_path):
+    configuration = tmp_path / "appliance.toml"
+    configuration.write_text(f'[box]\nstate_directory = "{tmp_path / "nothing"}"\n')
+    for command in (["results"], ["explain", "1"], ["retry", "1"]):
+        assert run(*command, "--config", configuration).exit_code == 2
+    assert not (tmp_path / "nothing").exists()
+
+
 def test_an_unknown_scan_is_wrong_use(run, box):
     ran = run("results", "nobody", "--config", box[0])
     assert ran.exit_code == 2

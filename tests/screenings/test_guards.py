@@ -25,10 +25,21 @@ def test_plain_chest_passes():
     assert judgement.blood_hu == pytest.approx(40, abs=3)
 
 
-@pytest.mark.parametrize("offset_hu", [60, -22, 100])
-def test_a_constant_offset_abstains_or_stays_within_tolerance(offset_hu):
-    judgement = look(Chest(offset_hu=offset_hu))
-    assert (judgement.quality is not None) == (abs(offset_hu) > 30)
+@pytest.mark.parametrize("noise_hu", [0.0, 12.0, 20.0])
+@pytest.mark.parametrize(
+    ("offset_hu", "code"),
+    [
+        (0, None),
+        (12, None),
+        (30, "air_not_calibrated"),
+        (100, "air_not_calibrated"),
+        (-33, "air_not_calibrated"),
+        (-60, "air_not_calibrated"),
+    ],
+)
+def test_a_constant_offset_gives_no_number(offset_hu, code, noise_hu):
+    quality = look(Chest(offset_hu=offset_hu, noise_hu=noise_hu)).quality
+    assert (quality.code if quality else None) == code
 
 
 @pytest.mark.parametrize(("noise_hu", "air_hu"), [(15.0, -960), (15.0, -1000), (45.0, -1000), (30.0, -940)])

@@ -39,7 +39,6 @@ def test_an_ordinary_chest_may_run():
     [
         ({"slice_thickness_mm": 5.0}, "slice_too_thick"),
         ({"kernel_family": KernelFamily.SHARP}, "kernel_too_sharp"),
-        ({"contrast_tag": ContrastTag.GIVEN}, "contrast_enhanced"),
         ({"patient_age_years": 7.0}, "age_out_of_range"),
     ],
 )
@@ -83,6 +82,14 @@ def test_a_wrong_hounsfield_scale_abstains():
 
 def test_contrast_that_the_header_hides_abstains():
     assert outcome_of(Chest(blood_hu=140)).reason.code == "contrast_disagrees"
+
+
+def test_a_header_that_says_contrast_is_compared_with_the_image():
+    given = {"contrast_tag": ContrastTag.GIVEN}
+    agreed = outcome_of(Chest(blood_hu=140).with_acquisition(**given))
+    assert (agreed.status, agreed.reason.code) == (Status.NOT_RUN, "contrast_enhanced")
+    doubted = outcome_of(Chest().with_acquisition(**given))
+    assert (doubted.status, doubted.reason.code) == (Status.ABSTAINED, "contrast_disagrees")
 
 
 def test_an_implausible_organ_abstains():
