@@ -56,9 +56,8 @@ def test_a_scan_is_found_by_whatever_people_have(run, box, reference):
 
 
 def test_a_number_that_means_two_scans_is_refused(run, box):
-    with open_database(box[1] / "appliance.db") as store:
-        with store.atomic():
-            store.execute("UPDATE scans SET accession_number = '1' WHERE id = 3")
+    with open_database(box[1] / "appliance.db") as store, store.atomic():
+        store.execute("UPDATE scans SET accession_number = '1' WHERE id = 3")
     ran = run("results", "1", "--config", box[0])
     assert ran.exit_code == 2
     assert "id:1 or accession:1" in ran.errors
