@@ -44,8 +44,8 @@ KINDS = {
         "batch": 2,
         "iterations": 160,
     },
-    # The shape of TotalSegmentator's 3 mm model: patch, spacing and widths; far fewer steps and classes. After a handful
-    # of steps every answer is a near tie, which proves nothing and measures only how engines sum.
+    # The shape of TotalSegmentator's 3 mm model: patch, spacing and widths; far fewer steps and classes. After a
+    # handful of steps every answer is a near tie, which proves nothing and measures only how engines sum.
     "fast": {
         "network": "PlainConvUNet",
         "reader": "NibabelIOWithReorient",
