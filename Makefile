@@ -25,7 +25,7 @@ help:  ## show this list
 demo: $(BASE)  ## set up, send the built-in test patient through the DICOM port, print the findings
 	$(VENV)/bin/appliance demo
 
-# One process per folder: OpenVINO, codecs and brokers leave threads behind, which must not meet the next folder's signals.
+# One process per folder: what OpenVINO, codecs and brokers leave behind in a process must not decide the next folder's tests.
 SUITES := $(sort $(dir $(wildcard tests/*/test_*.py)))
 
 test: lint $(TOOLS)  ## set up, check the style and the types, run every test
