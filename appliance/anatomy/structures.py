@@ -88,6 +88,7 @@ _ALL = (
     Structure("atrial_appendage_left", "33626005", "Left auricular appendage", (218, 124, 98), "left"),
     # Vessels
     Structure("aorta", "15825003", "Aorta", (224, 97, 76)),
+    Structure("pulmonary_trunk", "45341000", "Trunk of pulmonary artery", (0, 122, 171)),
     Structure("pulmonary_vein", "122972007", "Pulmonary vein", (80, 120, 190)),
     Structure("brachiocephalic_trunk", "12691009", "Brachiocephalic trunk", (200, 78, 62)),
     Structure("subclavian_artery_left", "85235006", "Left subclavian artery", (214, 88, 70), "left"),
@@ -122,6 +123,8 @@ _ALL = (
         )
         for number, (level, code) in enumerate(_VERTEBRAE.items())
     ),
+    # the bodies without their arches; SNOMED CT's concept is the whole vertebra
+    Structure("vertebral_bodies", "51282000", "Vertebra", (226, 202, 134)),
     Structure("sacrum", "54735007", "Sacrum", (212, 188, 102)),
     *_pair("ribs", "113197003", "Rib", (253, 232, 158)),
     Structure("costal_cartilages", "50016007", "Costal cartilage", (111, 184, 210)),

@@ -11,7 +11,7 @@ from appliance.phantom.grid import Grid
 from appliance.phantom.lesions import digitise
 from appliance.phantom.patient import paint_patient
 from appliance.phantom.texture import generator, smooth_field
-from appliance.phantom.tissues import STRUCTURE_VALUES, structure_table
+from appliance.phantom.tissues import LEVEL_VALUES, STRUCTURE_VALUES, structure_table
 from appliance.phantom.truth import tell_truth
 from appliance.scan import Volume
 
@@ -53,13 +53,22 @@ def render(options: PhantomOptions) -> tuple[Volume, Truth]:
 
 
 def label_map(
-    options: PhantomOptions, spacing_mm: float = 3.0
+    options: PhantomOptions, spacing_mm: float = 3.0, *, levels: bool = False
 ) -> tuple[NDArray[np.int16], NDArray[np.uint8], NDArray[np.float64], dict[str, int]]:
     """Return a labelled volume on a canonical grid, for training networks.
 
     The slice axis grows towards the head, rows towards the back, columns towards the patient's left. The image is what
     the scan of ``options`` looks like when it is resampled to ``spacing_mm``: cut by its field of view, with its noise
     averaged over the larger voxels.
+
+    Parameters
+    ----------
+    options
+        The patient and the scan.
+    spacing_mm
+        Of the grid.
+    levels
+        Label every vertebral body by its level instead of all as ``vertebral_bodies``.
 
     Returns
     -------
@@ -94,7 +103,11 @@ def label_map(
         row = (grid.axis(1) - options.centre_posterior_mm) / half_rows
         column = (grid.axis(2) - options.centre_left_mm) / half_columns
         image[:, row[:, None] ** 2 + column[None, :] ** 2 > 1.0] = options.circular_padding_hu
-    labels = structure_table()[canvas.tissue]
+    labels = structure_table(levels=levels, stone_side=options.kidney_stone_side)[canvas.tissue]
+    values = dict(STRUCTURE_VALUES)
+    if levels:
+        del values["vertebral_bodies"]
+        values |= LEVEL_VALUES
     affine = np.array(
         [
             [0.0, 0.0, spacing_mm, origin[2]],
@@ -103,7 +116,7 @@ def label_map(
             [0.0, 0.0, 0.0, 1.0],
         ]
     )
-    return np.rint(image).astype(np.int16), labels, affine, dict(STRUCTURE_VALUES)
+    return np.rint(image).astype(np.int16), labels, affine, values
 
 
 def write_series(options: PhantomOptions, folder: Path) -> Truth:

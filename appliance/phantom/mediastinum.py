@@ -238,7 +238,7 @@ class Mediastinum:
         low = frame.point(5.0, -105.0, -90.0)
         high = frame.point(125.0, 40.0, 105.0)
         canvas.paint(lambda z, y, x: self.sac(z, y, x) - 1.2, low, high, 25.0, None)
-        found = canvas.paint(self.sac, low, high, options.fat_hu + 5.0, Tissue.MEDIASTINAL_FAT)
+        found = canvas.paint(self.sac, low, high, options.fat_hu + 5.0, Tissue.EPICARDIAL_FAT)
         if found is not None:
             box, _ = found
             local = canvas.grid.crop(box)
@@ -282,8 +282,8 @@ class Mediastinum:
     def _paint_coronaries(self, canvas: Canvas, blood: float) -> None:
         paths = [self.coronary(name) for name in courses.CORONARIES]
         groove = [segment for path in paths[1:] for segment in tube(path, 5.0)]
-        canvas.paint_tubes(groove, self.frame.options.fat_hu + 10.0, Tissue.MEDIASTINAL_FAT)
-        canvas.paint_tubes([s for path in paths for s in tube(path, 1.7)], blood, Tissue.VESSEL)
+        canvas.paint_tubes(groove, self.frame.options.fat_hu + 10.0, Tissue.EPICARDIAL_FAT)
+        canvas.paint_tubes([s for path in paths for s in tube(path, 1.7)], blood, Tissue.CORONARY)
 
     def _paint_small_vessels(self, canvas: Canvas, blood: float) -> None:
         for points in (

@@ -6,6 +6,8 @@ from enum import IntEnum
 
 import numpy as np
 
+from appliance.phantom.options import VERTEBRAE
+
 
 class Tissue(IntEnum):
     """True label of a voxel."""
@@ -49,27 +51,56 @@ class Tissue(IntEnum):
     THYROID = 36
     GLAND = 37
     ADRENAL = 38
+    EPICARDIAL_FAT = 39
     VERTEBRA_FIRST = 40
     VERTEBRA_LAST = 56
+    CORONARY = 57
 
 
-STRUCTURE_VALUES = {"body": 1, "lung_left": 2, "lung_right": 3, "airways": 4, "bone": 5}
+_ORGANS: tuple[tuple[str, tuple[Tissue, ...]], ...] = (
+    ("lung_left", (Tissue.LUNG_LEFT, Tissue.LUNG_VESSEL_LEFT)),
+    ("lung_right", (Tissue.LUNG_RIGHT, Tissue.LUNG_VESSEL_RIGHT)),
+    ("airways", (Tissue.AIRWAY_LUMEN,)),
+    ("bone", (Tissue.BONE,)),
+    ("vertebral_bodies", ()),
+    ("heart", (Tissue.HEART, Tissue.EPICARDIAL_FAT, Tissue.CORONARY)),  # what the pericardium holds
+    ("aorta", (Tissue.AORTA,)),
+    ("pulmonary_trunk", (Tissue.PULMONARY_TRUNK,)),
+    ("esophagus", (Tissue.OESOPHAGUS,)),
+    ("liver", (Tissue.LIVER,)),
+    ("spleen", (Tissue.SPLEEN,)),
+    ("kidney_left", (Tissue.KIDNEY_LEFT,)),
+    ("kidney_right", (Tissue.KIDNEY_RIGHT,)),
+    ("stomach", (Tissue.STOMACH,)),
+    ("gallbladder", (Tissue.GALLBLADDER,)),
+    ("pancreas", (Tissue.PANCREAS,)),
+)
+
+#: Structure to label value. Bone is all bone but the vertebral bodies.
+STRUCTURE_VALUES = {"body": 1, **{name: value for value, (name, _) in enumerate(_ORGANS, start=2)}}
+#: Where every vertebral body has a label of its own, as in packs that tell the levels apart.
+LEVEL_VALUES = {f"vertebra_{name}": len(STRUCTURE_VALUES) + 1 + index for index, name in enumerate(VERTEBRAE)}
 
 _NOT_BODY = (Tissue.AIR, Tissue.TABLE)
 
 
-def structure_table() -> np.ndarray[tuple[int], np.dtype[np.uint8]]:
-    """Return the table from :class:`Tissue` to ``STRUCTURE_VALUES``: specific structures win over the body."""
+def structure_table(*, levels: bool = False, stone_side: str = "left") -> np.ndarray[tuple[int], np.dtype[np.uint8]]:
+    """Return the table from :class:`Tissue` to label values: specific structures win over the body.
+
+    Parameters
+    ----------
+    levels
+        Give every vertebral body the label of its level, :data:`LEVEL_VALUES`.
+    stone_side
+        Which kidney holds the stone.
+    """
     table = np.full(256, STRUCTURE_VALUES["body"], dtype=np.uint8)
     table[list(_NOT_BODY)] = 0
-    for tissue, name in (
-        (Tissue.LUNG_LEFT, "lung_left"),
-        (Tissue.LUNG_VESSEL_LEFT, "lung_left"),
-        (Tissue.LUNG_RIGHT, "lung_right"),
-        (Tissue.LUNG_VESSEL_RIGHT, "lung_right"),
-        (Tissue.AIRWAY_LUMEN, "airways"),
-        (Tissue.BONE, "bone"),
-    ):
-        table[tissue] = STRUCTURE_VALUES[name]
-    table[Tissue.VERTEBRA_FIRST : Tissue.VERTEBRA_LAST + 1] = STRUCTURE_VALUES["bone"]
+    for name, tissues in _ORGANS:
+        table[list(tissues)] = STRUCTURE_VALUES[name]
+    table[Tissue.STONE] = STRUCTURE_VALUES[f"kidney_{stone_side}"]
+    bodies = [
+        LEVEL_VALUES[f"vertebra_{name}"] if levels else STRUCTURE_VALUES["vertebral_bodies"] for name in VERTEBRAE
+    ]
+    table[Tissue.VERTEBRA_FIRST : Tissue.VERTEBRA_LAST + 1] = bodies
     return table

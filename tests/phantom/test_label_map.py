@@ -55,7 +55,21 @@ def test_the_table_is_not_the_body():
     assert table[Tissue.TABLE] == 0
     assert table[Tissue.AIR] == 0
     assert table[Tissue.EFFUSION_LEFT] == STRUCTURE_VALUES["body"]
-    assert table[Tissue.VERTEBRA_LAST] == STRUCTURE_VALUES["bone"]
+    assert table[Tissue.VERTEBRA_LAST] == STRUCTURE_VALUES["vertebral_bodies"]
+
+
+def test_levels_can_be_told_apart():
+    options = PhantomOptions(coverage_low_mm=-90.0, coverage_high_mm=-30.0)
+    _, labels, _, values = label_map(options, 4.0, levels=True)
+    lowest, highest = (np.argwhere(labels == values[name])[:, 0].mean() for name in ("vertebra_L1", "vertebra_T12"))
+    assert lowest < highest
+    assert "vertebral_bodies" not in values
+
+
+def test_the_heart_is_what_the_pericardium_holds():
+    hu, labels, _, values = label_map(PhantomOptions(coverage_low_mm=0.0, coverage_high_mm=125.0, noise_hu=0.0), 3.0)
+    inside = hu[labels == values["heart"]]
+    assert 0.05 < np.mean(inside < -30) < 0.5  # fat around the coronary arteries belongs to it
 
 
 def test_field_of_view_cuts_the_body():
