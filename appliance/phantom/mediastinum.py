@@ -307,4 +307,4 @@ class Mediastinum:
             found = canvas.tube_distance(tube(part), 2.0 * canvas.edge_mm)
             if found is not None:
                 free = canvas.tissue[found[0]] != Tissue.AORTA
-                canvas.blend(found[1], found[0], blood, Tissue.VESSEL, free)
+                canvas.blend(found[1], found[0], blood, Tissue.PULMONARY_TRUNK, free)
