@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    from appliance.anatomy.derived import Anatomy
     from appliance.anatomy.organ_map import OrganMap
     from appliance.config import Settings, WorkSettings
     from appliance.dicom.image.headers import InstanceHeader
@@ -68,6 +69,7 @@ def screen_series(
         No usable network.
     """
     from appliance.anatomy.coverage import regions
+    from appliance.anatomy.derived import Anatomy
     from appliance.anatomy.mapper import map_with
     from appliance.anatomy.merge import merge
     from appliance.anatomy.plausibility import implausible
@@ -86,18 +88,19 @@ def screen_series(
 
     maps: list[OrganMap] = []
     organs: OrganMap | None = None
+    anatomy: Anatomy | None = None
     image: ImageJudgement | None = None
-    doubts: dict[str, Reason] = {}
     coverage: tuple[str, ...] = ()
     if planned.needs_organ_map:
         on_stage("organ map")
         maps = [map_with(scan.volume, item.pack, item.engine()) for item in snapshot.packs]
         organs = merge(maps, snapshot.providers, settings.packs.prefer)
-        image, doubts, coverage = judge(scan, organs), implausible(organs), regions(organs)
+        anatomy = Anatomy(scan.volume, organs, implausible(organs))
+        image, coverage = judge(scan, organs), regions(organs)
     mapped = time.monotonic()
 
     on_stage("screening")
-    results = tuple(_timed(entry, partial(run_entry, entry, scan, organs, doubts, image)) for entry in planned.entries)
+    results = tuple(_timed(entry, partial(run_entry, entry, scan, anatomy, image)) for entry in planned.entries)
     finished = time.monotonic()
     report = Report(
         appliance_version=appliance.__version__,

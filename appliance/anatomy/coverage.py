@@ -31,7 +31,7 @@ def regions(organs: OrganMap) -> tuple[str, ...]:
         Of ``"neck"``, ``"chest"``, ``"upper_abdomen"`` and ``"lower_abdomen"``, from the head down. Empty when no lung
         is seen: the first pack knows no other landmark, and a guess would be worse.
     """
-    if not {"lung_left", "lung_right"} <= organs.values.keys():
+    if not {"lung_left", "lung_right"} <= organs.structures:
         return ()
     levels = np.flatnonzero(organs.mask("lung_left", "lung_right").sum(axis=(1, 2)) * organs.voxel_ml > 0.5)
     if levels.size == 0:

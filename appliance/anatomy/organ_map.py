@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from appliance.anatomy.structures import PARTS, with_wholes
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -81,15 +83,26 @@ class OrganMap:
         """Volume of one voxel, millilitre."""
         return abs(float(np.linalg.det(self.affine[:3, :3]))) / 1000.0
 
+    @property
+    def structures(self) -> frozenset[str]:
+        """Names that may be asked for: what the packs gave, and what that makes up."""
+        return with_wholes(self.values)
+
     def mask(self, *names: str) -> NDArray[np.bool_]:
-        """Return the union of the named structures.
+        """Return the union of the named structures, each with its parts.
 
         Raises
         ------
         KeyError
-            When the map does not hold a structure of that name.
+            When the map does not hold a structure of that name, nor what it is made of.
         """
-        return np.isin(self.labels, [self.values[name] for name in names])
+        wanted = np.zeros(256, dtype=bool)
+        for name in names:
+            if name not in self.structures:
+                raise KeyError(name)
+            wanted[[self.values[part] for part in (name, *PARTS.get(name, ())) if part in self.values]] = True
+        mask: NDArray[np.bool_] = wanted[self.labels]
+        return mask
 
     def volume_ml(self, *names: str) -> float:
         """Volume of the union of the named structures, millilitre."""

@@ -94,11 +94,11 @@ def implausible(organs: OrganMap) -> dict[str, Reason]:
         Structure name to why, with code ``organ_implausible``; empty when all is well.
     """
     reasons: dict[str, Reason] = {}
-    for name in organs.values:
+    for name in sorted(organs.structures):
         sentence = _why(organs, name)
         if sentence:
             reasons[name] = Reason(ReasonCode.ORGAN_IMPLAUSIBLE, sentence)
-    if "lung_left" in organs.values and "lung_right" in organs.values:
+    if {"lung_left", "lung_right"} <= organs.structures:
         sentence = _wrong_sides(organs)
         if sentence:
             for name in ("lung_left", "lung_right"):
@@ -200,7 +200,7 @@ def _wrong_sides(organs: OrganMap) -> str:
 
 
 def _airways_off(organs: OrganMap) -> str:
-    if "lung_left" not in organs.values or "lung_right" not in organs.values:
+    if not {"lung_left", "lung_right"} <= organs.structures:
         return ""
     airways = _centre_mm(organs, "airways")
     left, right = _centre_mm(organs, "lung_left"), _centre_mm(organs, "lung_right")

@@ -6,6 +6,10 @@ Codes are SNOMED CT, as used for Segmented Property Type in DICOM PS3.16 (CID 71
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,3 +140,35 @@ _ALL = (
 )
 
 STRUCTURES: dict[str, Structure] = {structure.name: structure for structure in _ALL}
+
+_LEVELS = tuple(f"vertebra_{level}" for level in _VERTEBRAE)
+
+#: Structure to those that it is made of. A map that holds the parts holds the whole.
+PARTS: dict[str, tuple[str, ...]] = {
+    "lung_left": ("lung_upper_lobe_left", "lung_lower_lobe_left"),
+    "lung_right": ("lung_upper_lobe_right", "lung_middle_lobe_right", "lung_lower_lobe_right"),
+    "airways": ("trachea",),
+    "heart": ("atrial_appendage_left",),
+    "vertebral_bodies": _LEVELS,
+    "bone": (
+        *("vertebral_bodies", *_LEVELS, "sacrum", "ribs_left", "ribs_right", "sternum", "skull"),
+        *(f"{name}_{side}" for name in ("clavicle", "scapula", "humerus", "femur") for side in ("left", "right")),
+    ),
+}
+#: The parts without which a whole is not there; the others of ``PARTS`` are added where a map has them.
+_NEEDED: dict[str, tuple[str, ...]] = {
+    "lung_left": PARTS["lung_left"],
+    "lung_right": PARTS["lung_right"],
+    "airways": ("trachea",),
+    "vertebral_bodies": ("vertebra_T12", "vertebra_L1", "vertebra_L2", "vertebra_L3"),
+    "bone": ("ribs_left", "ribs_right"),
+}
+
+
+def with_wholes(names: Collection[str]) -> frozenset[str]:
+    """Return structures together with those that they make up: five lobes are two lungs."""
+    found = set(names)
+    for whole, needed in _NEEDED.items():
+        if found.issuperset(needed):
+            found.add(whole)
+    return frozenset(found)

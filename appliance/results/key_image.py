@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 _SIDE_PX = 768
 _COUNTED_RGB = (235, 64, 52)
 _OUTLINE_RGB = (64, 200, 255)
+_STROKE_RGB = (255, 225, 64)
 
 
 def write_key_image(path: Path, scan: Scan, title: str, evidence: Evidence) -> None:
@@ -37,22 +39,27 @@ def write_key_image(path: Path, scan: Scan, title: str, evidence: Evidence) -> N
     """
     from PIL import Image, ImageDraw, ImageFont
 
-    plane = scan.volume.hu[evidence.key_slice]
-    rgb = _paint(plane, evidence)
-    rgb, height_mm, width_mm = _to_patient_view(rgb, scan)
-    scale = _SIDE_PX / max(height_mm, width_mm)
-    size = (max(1, round(width_mm * scale)), max(1, round(height_mm * scale)))
+    view = _view(scan, evidence.axis)
+    rgb = view.turn(_paint(np.take(scan.volume.hu, evidence.key_slice, axis=evidence.axis), evidence))
+    scale = _SIDE_PX / max(view.size_mm)
+    size = (max(1, round(view.size_mm[1] * scale)), max(1, round(view.size_mm[0] * scale)))
     picture = Image.fromarray(rgb).resize(size, Image.Resampling.BILINEAR)
+    lines_drawn = ImageDraw.Draw(picture)
+    for stroke in evidence.strokes:
+        ends = [view.place(end, size) for end in stroke]
+        lines_drawn.line(ends, fill=_STROKE_RGB, width=3)
 
     font = ImageFont.load_default(size=18)
     small = ImageFont.load_default(size=15)
-    lines = (*evidence.lines, f"slice {evidence.key_slice + 1} of {scan.volume.shape[0]}")
+    what = ("slice", "row", "column")[evidence.axis]
+    lines = (*evidence.lines, f"{what} {evidence.key_slice + 1} of {scan.volume.shape[evidence.axis]}")
     band_px = 40 + 24 * len(lines)
     canvas = Image.new("RGB", (_SIDE_PX, _SIDE_PX + band_px + 32), (0, 0, 0))
     canvas.paste(picture, ((_SIDE_PX - size[0]) // 2, (_SIDE_PX - size[1]) // 2))
     draw = ImageDraw.Draw(canvas)
     middle = _SIDE_PX // 2
-    for letter, place in (("R", (8, middle - 10)), ("L", (_SIDE_PX - 22, middle - 10)), ("A", (middle - 6, 4))):
+    places = ((8, middle - 10), (_SIDE_PX - 22, middle - 10), (middle - 6, 4))
+    for letter, place in zip(view.letters, places, strict=True):
         draw.text(place, letter, font=font, fill=(255, 255, 0), stroke_width=2, stroke_fill=(0, 0, 0))
     draw.text((12, _SIDE_PX + 8), title, font=font, fill=(255, 255, 255))
     for row, line in enumerate(lines):
@@ -73,24 +80,63 @@ def _paint(plane: NDArray[np.int16], evidence: Evidence) -> NDArray[np.uint8]:
     return rgb
 
 
-def _to_patient_view(rgb: NDArray[np.uint8], scan: Scan) -> tuple[NDArray[np.uint8], float, float]:
-    """Turn an axial slice so that anterior is up and the patient's right is at the left of the picture.
+@dataclass(frozen=True, slots=True)
+class _View:
+    """How a plane of the volume is turned for people.
 
-    Returns
-    -------
-    rgb, height_mm, width_mm
-        The turned picture and its size in the patient.
+    Attributes
+    ----------
+    transposed, flipped
+        What is done to the plane's two axes, in that order.
+    shape
+        Of the plane as it lies in the volume.
+    size_mm
+        Height and width of the picture in the patient.
+    letters
+        What lies at the left, right and upper edge.
     """
-    affine = scan.volume.affine
-    row, column = affine[:2, 1], affine[:2, 2]  # what one step along rows and columns does to L and P
-    height_mm = scan.volume.spacing_mm[1] * rgb.shape[0]
-    width_mm = scan.volume.spacing_mm[2] * rgb.shape[1]
-    if abs(row[0]) > abs(row[1]):
-        rgb = rgb.transpose(1, 0, 2)
-        row, column = column, row
-        height_mm, width_mm = width_mm, height_mm
-    if row[1] < 0:
-        rgb = rgb[::-1]
-    if column[0] < 0:
-        rgb = rgb[:, ::-1]
-    return np.ascontiguousarray(rgb), height_mm, width_mm
+
+    transposed: bool
+    flipped: tuple[bool, bool]
+    shape: tuple[int, int]
+    size_mm: tuple[float, float]
+    letters: tuple[str, str, str]
+
+    def turn(self, rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Turn a picture of the plane, ``(first axis, second axis, 3)``."""
+        if self.transposed:
+            rgb = rgb.transpose(1, 0, 2)
+        return np.ascontiguousarray(rgb[tuple(slice(None, None, -1) if flip else slice(None) for flip in self.flipped)])
+
+    def place(self, index: tuple[float, float], size_px: tuple[int, int]) -> tuple[float, float]:
+        """Return where a fractional index of the plane lies in the turned and resized picture, ``(x, y)``."""
+        lengths = self.shape[::-1] if self.transposed else self.shape
+        ordered = index[::-1] if self.transposed else index
+        down, right = (
+            (length - 1 - at if flip else at) for at, length, flip in zip(ordered, lengths, self.flipped, strict=True)
+        )
+        return (right + 0.5) * size_px[0] / lengths[1], (down + 0.5) * size_px[1] / lengths[0]
+
+
+def _view(scan: Scan, axis: int) -> _View:
+    """Anterior or the head is up, the patient's right or front at the left, whatever the volume's orientation."""
+    volume = scan.volume
+    first, second = (other for other in range(3) if other != axis)
+    directions = volume.affine[:3, [first, second]] / np.linalg.norm(volume.affine[:3, [first, second]], axis=0)
+    # the patient's axis (L, P or H) that each axis of the plane follows best, together
+    pairs = [(a, b) for a in range(3) for b in range(3) if a != b]
+    along = max(pairs, key=lambda pair: abs(directions[pair[0], 0]) + abs(directions[pair[1], 1]))
+    # the higher of the patient's axes goes up the picture: P under L or H over either
+    transposed = along[0] < along[1]
+    order = (1, 0) if transposed else (0, 1)
+    down, right = along[order[0]], along[order[1]]
+    downwards, rightwards = directions[down, order[0]], directions[right, order[1]]
+    flipped = (bool(downwards > 0) if down == 2 else bool(downwards < 0), bool(rightwards < 0))
+    lengths_mm = [volume.spacing_mm[item] * volume.shape[item] for item in (first, second)]
+    return _View(
+        transposed,
+        flipped,
+        (volume.shape[first], volume.shape[second]),
+        (lengths_mm[order[0]], lengths_mm[order[1]]),
+        ("RA"[right], "LP"[right], "RAH"[down]),
+    )

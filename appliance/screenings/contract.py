@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from appliance.anatomy.organ_map import OrganMap
+    from appliance.anatomy.derived import Anatomy
     from appliance.reasons import Reason
     from appliance.scan import KernelFamily, Scan
 
@@ -131,20 +131,25 @@ class Finding:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Evidence:
-    """What the key image shows: one slice, the mask behind the number, and the words beside it.
+    """What the key image shows: one plane, the mask behind the number, and the words beside it.
 
     Attributes
     ----------
     key_slice
-        Slice index into the scan's volume.
+        Index of the plane along ``axis`` of the scan's volume.
     mask
-        Boolean, shape ``(rows, columns)`` of that slice: what was counted.
+        Boolean, shape of that plane (the volume's two other axes, in their order): what was counted.
     outline
         Boolean, same shape: the organ, drawn as an outline. ``None`` when the mask is the organ.
     window_hu
         Lower and upper end of the display window, HU.
     lines
         The number and the threshold in words, one line each.
+    axis
+        Axis of the volume that the plane is across: 0 for a slice as scanned, 1 for a row (a coronal picture of most
+        scans), 2 for a column (a sagittal one).
+    strokes
+        Straight lines to draw, such as a diameter: two ends each, as fractional indices into the plane.
     """
 
     key_slice: int
@@ -152,6 +157,8 @@ class Evidence:
     outline: NDArray[np.bool_] | None
     window_hu: tuple[float, float]
     lines: tuple[str, ...]
+    axis: int = 0
+    strokes: tuple[tuple[tuple[float, float], tuple[float, float]], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +204,6 @@ class Screening(Protocol):
         """Return what must hold for this screening, given its settings."""
         ...
 
-    def run(self, scan: Scan, organs: OrganMap, settings: Any) -> Outcome:
+    def run(self, scan: Scan, anatomy: Anatomy, settings: Any) -> Outcome:
         """Answer the question; pure, and never raises for a bad scan: it abstains."""
         ...

@@ -29,6 +29,7 @@ from appliance.screenings.guards import airway_noise_hu
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from appliance.anatomy.derived import Anatomy
     from appliance.anatomy.organ_map import OrganMap
     from appliance.scan import Scan
 
@@ -102,9 +103,9 @@ class EmphysemaScreening:
             age_range_years=(18.0, 120.0),
         )
 
-    def run(self, scan: Scan, organs: OrganMap, settings: EmphysemaSettings) -> Outcome:
+    def run(self, scan: Scan, anatomy: Anatomy, settings: EmphysemaSettings) -> Outcome:
         """Measure, or abstain with a reason."""
-        lungs = _lungs(scan, organs, settings)
+        lungs = _lungs(scan, anatomy.organs, settings)
         reason = _cut_off(scan, lungs) or _noise(lungs, settings) or _inspiration(lungs, settings)
         if reason is not None:
             return Outcome(Status.ABSTAINED, reason=reason)

@@ -90,7 +90,7 @@ def airway_noise_hu(scan: Scan, organs: OrganMap) -> float | None:
     """
     from appliance.anatomy.native import native_mask
 
-    if "airways" not in organs.values:
+    if "airways" not in organs.structures:
         return None
     box, lumen = native_mask(organs, scan.volume, "airways", margin_mm=-3.0)
     values = scan.volume.hu[box][lumen]
@@ -157,7 +157,7 @@ def _reconstructed(scan: Scan, organs: OrganMap) -> NDArray[np.bool_]:
 def _airway_air(sampled: NDArray[np.int16], organs: OrganMap) -> NDArray[np.int16]:
     from scipy import ndimage
 
-    if "airways" not in organs.values:
+    if "airways" not in organs.structures:
         return np.empty(0, dtype=np.int16)
     values: NDArray[np.int16] = sampled[ndimage.binary_erosion(organs.mask("airways"), iterations=1)]
     return values
@@ -184,7 +184,7 @@ def _blood(sampled: NDArray[np.int16], organs: OrganMap) -> float | None:
     """Median of what lies between the lungs and is neither bone, air nor fat: mostly heart and great vessels."""
     from scipy import ndimage
 
-    if not {"lung_left", "lung_right", "bone"} <= set(organs.values):
+    if not {"lung_left", "lung_right", "bone"} <= organs.structures:
         return None
     left, right = organs.mask("lung_left"), organs.mask("lung_right")
     # columns grow towards the patient's left: right lung somewhere at smaller, left lung at larger columns of a row

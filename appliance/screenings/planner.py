@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from appliance.anatomy.structures import with_wholes
 from appliance.reasons import Reason, ReasonCode
 from appliance.screenings.contract import Needs, Outcome, Status
 from appliance.screenings.registry import screenings
@@ -16,6 +17,7 @@ from appliance.screenings.registry import screenings
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
 
+    from appliance.anatomy.derived import Anatomy
     from appliance.anatomy.organ_map import OrganMap
     from appliance.scan import Scan
     from appliance.screenings.contract import Screening
@@ -57,6 +59,7 @@ def plan(scan: Scan, provided: Collection[str], settings: Any) -> Plan:
         The ``screenings`` section of the configuration.
     """
     entries = []
+    provided = with_wholes(provided)
     for name, screening in screenings().items():
         own = getattr(settings, name)
         needs = screening.needs(own)
@@ -123,8 +126,7 @@ def _age(scan: Scan, needs: Needs) -> Reason | None:
 def run_entry(
     entry: PlanEntry,
     scan: Scan,
-    organs: OrganMap | None,
-    implausible: Mapping[str, Reason],
+    anatomy: Anatomy | None,
     image: ImageJudgement | None,
 ) -> Outcome:
     """Run one screening of the plan, or say why not.
@@ -133,28 +135,28 @@ def run_entry(
     ----------
     entry
         From :func:`plan`.
-    scan, organs
-        The scan and its map; the map is ``None`` only when no screening may run.
-    implausible
-        Structure name to the reason why its part of the map is not believed.
+    scan
+        The scan.
+    anatomy
+        Its organ map with what is derived from it; ``None`` only when no screening may run.
     image
         What the shared guards saw in the image.
     """
     if entry.reason is not None:
         return Outcome(Status.NOT_RUN, reason=entry.reason)
-    if organs is None or image is None:
+    if anatomy is None or image is None:
         raise ValueError("a screening that may run needs an organ map and the guards' judgement")
     checks: tuple[Callable[[], Outcome | None], ...] = (
         lambda: _image_quality(image),
         lambda: _image_contrast(entry.needs, image),
-        lambda: _present(entry.needs, organs),
-        lambda: _plausible(entry.needs, implausible),
+        lambda: _present(entry.needs, anatomy.organs),
+        lambda: _plausible(entry.needs, anatomy.doubts),
     )
     for check in checks:
         outcome = check()
         if outcome is not None:
             return outcome
-    return entry.screening.run(scan, organs, entry.settings)
+    return entry.screening.run(scan, anatomy, entry.settings)
 
 
 def _present(needs: Needs, organs: OrganMap) -> Outcome | None:

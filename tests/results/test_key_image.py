@@ -75,3 +75,36 @@ def test_a_picture_of_unequal_pixels_keeps_the_patient_s_proportions(tmp_path):
     bright = np.argwhere(picture)
     height, width = np.ptp(bright, axis=0)
     assert width == pytest.approx(height / 2, rel=0.2)
+
+
+AXES = [np.eye(3), -np.eye(3), np.eye(3)[[0, 2, 1]], np.eye(3)[[1, 0, 2]], np.diag([1, -1, 1])]
+
+
+@pytest.mark.parametrize("directions", AXES)
+@pytest.mark.parametrize("anatomical", ["coronal", "sagittal"])
+def test_the_head_is_up_whatever_the_volume_s_axes(tmp_path, directions, anatomical):
+    """A block at the front, left and top of the patient, and a stroke ending on it, in the plane through its middle."""
+    affine = np.eye(4)
+    affine[:3, :3] = np.array([[0, 0, 1], [0, 1, 0], [1, 0, 0]]) @ directions
+    affine[:3, 3] = -(SIZE - 1) / 2 * affine[:3, :3].sum(axis=1)
+    hu = np.full((SIZE, SIZE, SIZE), -1000, dtype=np.int16)
+    target = np.array([20.0, -20.0, 20.0])  # left, front, head
+    middle = Volume(hu, affine).to_index(target)
+    index = np.rint(middle).astype(int)
+    hu = hu.copy()
+    hu[tuple(slice(at - 6, at + 7) for at in index)] = 1000
+    scan = Scan(Volume(hu, affine))
+    across = {"coronal": 1, "sagittal": 0}[anatomical]
+    axis = int(np.argmax(np.abs(affine[across, :3])))
+    in_plane = np.delete(middle, axis)
+    stroke = ((31.5, 31.5), (float(in_plane[0]), float(in_plane[1])))
+    mask = np.zeros((SIZE, SIZE), bool)
+    evidence = Evidence(int(index[axis]), mask, None, (-1000.0, 1000.0), ("a number",), axis=axis, strokes=(stroke,))
+    write_key_image(tmp_path / "key.png", scan, "Title", evidence)
+    bright = np.argwhere(white_of(tmp_path / "key.png"))
+    assert bright[:, 0].mean() < 768 / 2
+    assert (bright[:, 1].mean() > 768 / 2) == (anatomical == "coronal")  # left is right; the front is left
+    pixels = np.asarray(Image.open(tmp_path / "key.png"))[:768]
+    yellow = np.argwhere((pixels == (255, 225, 64)).all(axis=2))
+    corner = yellow[np.argmin(yellow[:, 0])]
+    assert np.abs(corner - bright.mean(axis=0)).max() < 20

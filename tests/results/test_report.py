@@ -8,6 +8,7 @@ import json
 import pytest
 from rich.console import Console
 
+from appliance.anatomy.derived import Anatomy
 from appliance.reasons import Reason, ReasonCode
 from appliance.results.report import NOTICE, Report, ScreeningResult
 from appliance.results.table import print_report, sentences
@@ -28,7 +29,7 @@ def report() -> dict:
         contrast="none",
         packs=(PACK,),
         screenings=(
-            ScreeningResult("emphysema", SCREENING.run(scan, organs, EmphysemaSettings()), 0.5),
+            ScreeningResult("emphysema", SCREENING.run(scan, Anatomy(scan.volume, organs), EmphysemaSettings()), 0.5),
             ScreeningResult("coronary_calcium", refused, 0.0),
         ),
         timings={"decode_s": 0.1, "organ_map_s": 0.2, "screenings_s": 0.3, "total_s": 0.6},

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from appliance.anatomy.derived import Anatomy
 from appliance.scan import KernelFamily, Volume
 from appliance.screenings.contract import Status
 from appliance.screenings.emphysema import SCREENING, EmphysemaSettings
@@ -16,8 +17,12 @@ SETTINGS = EmphysemaSettings()
 LUNG_ML = 4 / 3 * np.pi * 52 * 72 * 115 / 1000
 
 
+def run_on(scan, organs, settings: EmphysemaSettings = SETTINGS):
+    return SCREENING.run(scan, Anatomy(scan.volume, organs), settings)
+
+
 def run(chest: Chest, settings: EmphysemaSettings = SETTINGS):
-    return SCREENING.run(*make(chest), settings)
+    return run_on(*make(chest), settings)
 
 
 def value(outcome, name, site=None) -> float:
@@ -89,7 +94,7 @@ def test_dense_lungs_are_not_an_inspiration():
 def test_thick_slices_within_the_limit_get_a_caveat():
     scan, organs = make(Chest())
     scan = replace(scan, acquisition=replace(scan.acquisition, slice_thickness_mm=2.5))
-    assert any("2.5 mm" in caveat for caveat in SCREENING.run(scan, organs, SETTINGS).caveats)
+    assert any("2.5 mm" in caveat for caveat in run_on(scan, organs).caveats)
 
 
 def test_unknown_kernel_gets_a_caveat():
@@ -105,21 +110,21 @@ def test_the_order_of_slices_rows_and_columns_changes_nothing(plain, flips):
         affine[:3, 3] += affine[:3, axis] * (scan.volume.shape[axis] - 1)
         affine[:3, axis] *= -1
     flipped = replace(scan, volume=Volume(np.ascontiguousarray(np.flip(scan.volume.hu, flips)), affine))
-    before, after = (SCREENING.run(one, organs, SETTINGS) for one in (scan, flipped))
+    before, after = (run_on(one, organs) for one in (scan, flipped))
     for one, other in zip(before.measurements, after.measurements, strict=True):
         assert one.value == pytest.approx(other.value, rel=1e-3)
 
 
 def test_the_key_slice_shows_what_was_counted(plain):
     scan, organs = plain
-    evidence = SCREENING.run(scan, organs, SETTINGS).evidence
+    evidence = run_on(scan, organs).evidence
     assert evidence.mask.any()
     assert (scan.volume.hu[evidence.key_slice][evidence.mask] < -950).all()
 
 
 def test_the_finding_lies_in_the_lung(plain):
     scan, organs = plain
-    finding = SCREENING.run(scan, organs, SETTINGS).findings[0]
+    finding = run_on(scan, organs).findings[0]
     low, high = np.sort(np.array(finding.box_mm), axis=0)
     assert finding.site in {"lung_left", "lung_right"}
     assert low[2] >= -117

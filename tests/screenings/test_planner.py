@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from appliance.anatomy.derived import Anatomy
 from appliance.config import Settings
 from appliance.reasons import Reason, ReasonCode
 from appliance.scan import ContrastTag, KernelFamily
@@ -72,7 +73,7 @@ def test_no_map_is_wanted_when_nothing_may_run():
 
 def outcome_of(chest: Chest, implausible=None):
     scan, organs = make(chest)
-    return run_entry(entry_of(chest), scan, organs, implausible or {}, judge(scan, organs))
+    return run_entry(entry_of(chest), scan, Anatomy(scan.volume, organs, implausible), judge(scan, organs))
 
 
 def test_a_wrong_hounsfield_scale_abstains():
