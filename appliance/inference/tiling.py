@@ -1,15 +1,17 @@
 """Covering a volume with overlapping tiles, and melting their answers into one without seams.
 
-Logits are weighted by a window that falls towards a tile's rim and summed; the label is taken from the sum. The sum is
-kept only for the slices that later tiles can still change, so that memory does not grow with the length of the scan.
+Logits are weighted by a window that falls towards a tile's rim and summed; the label is taken from the sum, as soon as
+no later tile can change it.
 """
 
 from __future__ import annotations
 
-from itertools import combinations
+from itertools import combinations, product
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from appliance.inference.sums import MOST_HELD_BYTES, Axis, TileSums, tile_order
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -64,27 +66,9 @@ def gaussian_window(shape: tuple[int, int, int]) -> NDArray[np.float32]:
     return np.maximum(result, np.float32(_LEAST_GAUSSIAN))
 
 
-def mirrored(run: Run, axes: Sequence[int]) -> Run:
-    """Average a network's answers over all mirrorings along some axes; with n axes it runs 2ⁿ times as often.
-
-    Parameters
-    ----------
-    run
-        One tile of HU to logits ``(channels, slices, rows, columns)``.
-    axes
-        Axes of the tile, 0…2.
-    """
-    flips = [chosen for count in range(1, len(axes) + 1) for chosen in combinations(axes, count)]
-
-    def average(tile: NDArray[np.int16]) -> NDArray[np.float32]:
-        total = run(tile).copy()
-        for chosen in flips:
-            answer = run(np.ascontiguousarray(np.flip(tile, chosen)))
-            total += np.flip(answer, tuple(axis + 1 for axis in chosen))
-        total /= len(flips) + 1
-        return total
-
-    return average if flips else run
+def mirrorings(axes: Sequence[int]) -> list[tuple[int, ...]]:
+    """List all mirrorings along some axes of a tile, 0…2, beginning with none; with n axes there are 2ⁿ."""
+    return [chosen for count in range(len(axes) + 1) for chosen in combinations(axes, count)]
 
 
 def label_tiles(
@@ -96,7 +80,9 @@ def label_tiles(
     fill_hu: int,
     weighting: str = "ramp",
     mirror_axes: Sequence[int] = (),
+    padding: str = "fill",
     on_tile: Callable[[int, int], None] | None = None,
+    most_held_bytes: int = MOST_HELD_BYTES,
 ) -> NDArray[np.uint8]:
     """Label a volume tile by tile.
 
@@ -111,57 +97,72 @@ def label_tiles(
     weighting
         ``"ramp"`` or ``"gaussian"``: see :func:`window` and :func:`gaussian_window`.
     mirror_axes
-        See :func:`mirrored`.
+        Answers are averaged over the mirrorings along these axes; see :func:`mirrorings`.
+    padding
+        What a tile sees beyond the scan: ``"fill"`` takes ``fill_hu``, ``"mirror"`` reflects the scan at its border.
     on_tile
         Called with tiles done and tiles in all.
+    most_held_bytes
+        Sums that would need more than this in single precision are held in half precision.
 
     Returns
     -------
     NDArray[np.uint8]
-        Channel of the largest summed logit, in the shape of ``hu``.
+        Channel of the largest weighted mean of the logits, in the shape of ``hu``.
+
+    Raises
+    ------
+    InferenceError
+        The network gave values that are not finite.
     """
-    starts = [tile_starts(hu.shape[axis], patch[axis], overlap) for axis in range(3)]
-    total, done = len(starts[0]) * len(starts[1]) * len(starts[2]), 0
+    axes = [Axis(hu.shape[axis], patch[axis], tile_starts(hu.shape[axis], patch[axis], overlap)) for axis in range(3)]
+    order = tile_order(axes)
+    flips = mirrorings(mirror_axes)
     weights = gaussian_window(patch) if weighting == "gaussian" else window(patch)
-    run = mirrored(run, mirror_axes)
-    labels = np.zeros(hu.shape, np.uint8)
+    sums = TileSums(axes, order, weights, repeats=len(flips), most_bytes=most_held_bytes)
+    numbers = list(product(*(range(len(axes[axis].starts)) for axis in order)))
+    back = np.argsort(order)
     tile = np.empty(patch, np.int16)
-    held: NDArray[np.float32] | None = None
-    base = 0
-    for number, top in enumerate(starts[0]):
-        first, last = max(top, 0), min(top + patch[0], hu.shape[0])
-        if held is not None:
-            keep = held[:, first - base :]
-            moved = np.zeros_like(held)
-            moved[:, : keep.shape[1]] = keep
-            held = moved
-        base = first
-        for left in starts[1]:
-            for front in starts[2]:
-                inside, outside = _overlap((top, left, front), patch, hu.shape)
-                tile.fill(fill_hu)
-                tile[inside] = hu[outside]
-                logits = run(tile)
-                if held is None:
-                    held = np.zeros((logits.shape[0], min(patch[0], hu.shape[0]), *hu.shape[1:]), np.float32)
-                local = (slice(outside[0].start - base, outside[0].stop - base), *outside[1:])
-                for channel in range(logits.shape[0]):
-                    held[channel][local] += logits[channel][inside] * weights[inside]
-                done += 1
-                if on_tile is not None:
-                    on_tile(done, total)
-        final = last if number + 1 == len(starts[0]) else starts[0][number + 1]
-        if held is not None:
-            labels[base:final] = held[:, : final - base].argmax(axis=0)
-    return labels
+    for done, number in enumerate(numbers, start=1):
+        at = (number[back[0]], number[back[1]], number[back[2]])
+        start = tuple(axes[axis].starts[at[axis]] for axis in range(3))
+        _cut(hu, start, tile, fill_hu if padding == "fill" else None)
+        for flip in flips:
+            logits = run(np.ascontiguousarray(np.flip(tile, flip)) if flip else tile)
+            sums.add(at, np.flip(logits, tuple(axis + 1 for axis in flip)))
+        if on_tile is not None:
+            on_tile(done, len(numbers))
+    return sums.labels
 
 
-def _overlap(
-    start: tuple[int, int, int], patch: tuple[int, int, int], shape: tuple[int, ...]
-) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
-    inside, outside = [], []
-    for axis in range(3):
-        low, high = max(start[axis], 0), min(start[axis] + patch[axis], shape[axis])
-        inside.append(slice(low - start[axis], high - start[axis]))
-        outside.append(slice(low, high))
-    return tuple(inside), tuple(outside)
+def _cut(hu: NDArray[np.int16], start: Sequence[int], tile: NDArray[np.int16], fill_hu: int | None) -> None:
+    """Copy a tile out of a volume; what lies beyond is filled, or the volume's mirror image."""
+    if fill_hu is None:
+        index = [
+            reflected(np.arange(first, first + size), length)
+            for first, size, length in zip(start, tile.shape, hu.shape, strict=True)
+        ]
+        tile[...] = hu[np.ix_(*index)]
+        return
+    low = [max(first, 0) for first in start]
+    high = [min(first + size, length) for first, size, length in zip(start, tile.shape, hu.shape, strict=True)]
+    tile.fill(fill_hu)
+    inside = tuple(slice(a - first, b - first) for a, b, first in zip(low, high, start, strict=True))
+    tile[inside] = hu[tuple(slice(a, b) for a, b in zip(low, high, strict=True))]
+
+
+def reflected(index: NDArray[np.int64], length: int) -> NDArray[np.int64]:
+    """Index of the sample seen where an axis is a mirror at its first and last sample, as often as it takes.
+
+    Parameters
+    ----------
+    index
+        Any integers.
+    length
+        Samples along the axis.
+    """
+    if length == 1:
+        return np.zeros_like(index)
+    period = 2 * (length - 1)
+    within: NDArray[np.int64] = np.mod(index, period)
+    return np.minimum(within, period - within)

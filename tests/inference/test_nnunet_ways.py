@@ -5,7 +5,7 @@ import pytest
 from scipy import ndimage
 
 from appliance.inference.resample import canonical_grid, nearest_weights, spline_weights, thick_axis, to_canonical
-from appliance.inference.tiling import gaussian_window, label_tiles, mirrored
+from appliance.inference.tiling import gaussian_window, label_tiles, mirrorings
 from appliance.packs.pack import NetworkInput
 from appliance.scan import Volume
 
@@ -27,18 +27,19 @@ def test_the_gaussian_window_is_a_filtered_impulse():
 def lopsided(tile):
     """Answers that depend on where in the tile a voxel lies, as a real network's do."""
     place = np.linspace(0, 1, tile.shape[2], dtype=np.float32)
-    return np.stack([tile.astype(np.float32) * place, tile.astype(np.float32) * (1 - place)])
+    return np.stack([tile.astype(np.float32) * place, tile.astype(np.float32) * (0.9 - place)])
 
 
 def test_mirroring_makes_an_answer_symmetric():
     tile = np.random.default_rng(3).integers(-50, 50, (4, 5, 6)).astype(np.int16)
-    run = mirrored(lopsided, (0, 2))
-    turned = run(np.ascontiguousarray(tile[:, :, ::-1]))
-    assert np.allclose(run(tile), turned[..., ::-1])
+    options = {"patch": (4, 5, 6), "overlap": 0.5, "fill_hu": 0, "mirror_axes": (0, 2)}
+    turned = label_tiles(np.ascontiguousarray(tile[:, :, ::-1]), lopsided, **options)
+    assert np.array_equal(label_tiles(tile, lopsided, **options), turned[..., ::-1])
 
 
-def test_no_axes_mean_no_mirroring():
-    assert mirrored(lopsided, ()) is lopsided
+def test_each_mirrored_axis_doubles_the_answers():
+    assert mirrorings(()) == [()]
+    assert mirrorings((0, 2)) == [(), (0,), (2,), (0, 2)]
 
 
 def test_gaussian_tiles_label_a_voxelwise_network_exactly():
