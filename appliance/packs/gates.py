@@ -1,0 +1,72 @@
+"""What a pack's manifest says of its accuracy gate: which precision was held against which, and what came of it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Precision = Literal["int8", "bf16", "f32"]
+_Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class GatedStructure(_Part):
+    """One structure, labelled in a precision and in single precision on the same scans."""
+
+    name: str
+    verdict: Literal["passed", "fell", "not judged"] = Field(
+        title="Not judged: in no gate scan did either precision find enough of it"
+    )
+    scans: int = Field(ge=0, title="Gate scans in which either precision found it")
+    dice: _Share | None = Field(None, title="Dice against single precision, mean over those scans")
+    worst_dice: _Share | None = Field(None, title="The same in the worst of them")
+    volume_difference: float | None = Field(
+        None, ge=0, title="Difference of volume as a share of single precision's, mean over those scans"
+    )
+
+
+class Attempt(_Part):
+    """One quantised network that was made and held against single precision."""
+
+    kept: int = Field(ge=0, title="Layers with weights that were kept in single precision")
+    fell: tuple[str, ...] = Field(title="Structures that fell more than the margin")
+    lowest_dice: _Share | None = Field(None, title="Least mean Dice of any structure that could be judged")
+
+
+class Margins(_Part):
+    """How much a precision may lose."""
+
+    maximum_dice_drop: float = Field(ge=0, lt=1, title="Most that a structure's mean Dice may lie below 1")
+    maximum_volume_difference: float = Field(ge=0, title="Most that its volume may differ, as a share, in the mean")
+    minimum_gain: float = Field(lt=1, title="Least share of a tile's time that the precision must save")
+
+
+class Gate(_Part):
+    """The gate of one precision; a precision whose gate was not passed is never chosen by itself."""
+
+    precision: Precision
+    verdict: Literal["passed", "failed", "not faster", "not judged"]
+    reason: str = Field(title="The verdict as a sentence")
+    margins: Margins
+    scans: int = Field(ge=0, title="Scans it was judged on; none of them calibrated it")
+    calibration_scans: int = Field(default=0, ge=0)
+    calibration_tiles: int = Field(default=0, ge=0)
+    layers: int = Field(default=0, ge=0, title="Layers with weights")
+    kept_layers: tuple[str, ...] = Field(default=(), title="Those kept in single precision, in the order of the graph")
+    attempts: tuple[Attempt, ...] = ()
+    structures: tuple[GatedStructure, ...] = ()
+    seconds_per_tile: float | None = Field(None, gt=0)
+    compared_with: Precision | None = Field(None, title="Precision that the time was held against")
+    compared_seconds_per_tile: float | None = Field(None, gt=0)
+    machine: str
+    tools: str = Field(default="", title="Versions of what quantised and ran it")
+    date: str = Field(pattern=r"^\d{4}-\d{2}-\d{2}$")
+
+    @property
+    def not_judged(self) -> tuple[str, ...]:
+        """Structures of which nothing is known in this precision."""
+        return tuple(item.name for item in self.structures if item.verdict == "not judged")
