@@ -102,7 +102,7 @@ def test_one_tile_holds_nothing():
 
 def test_far_less_than_the_volume_is_held():
     axes = axes_of((330, 166, 166), (128, 112, 160), 0.25)
-    assert most_held(axes, tile_order(axes)) < 0.3 * 330 * 166 * 166
+    assert most_held(axes, tile_order(axes)) < 0.35 * 330 * 166 * 166
 
 
 @given(index=st.lists(st.integers(-50, 50), min_size=1), length=st.integers(1, 9))
