@@ -5,6 +5,7 @@ The limits are wide; they are meant to catch a network that failed, not an unusu
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,30 +17,47 @@ if TYPE_CHECKING:
 
     from appliance.anatomy.organ_map import OrganMap
 
-#: Lung volume per side in an adult, mL: from a shrunken lung to full inspiration of a tall person.
-LUNG_ML = (400.0, 5000.0)
-#: Trachea and main bronchi, mL.
-AIRWAYS_ML = (3.0, 200.0)
-#: Smallest trunk that is worth looking at, mL.
-BODY_ML = 2000.0
+
+@dataclass(frozen=True, slots=True)
+class _Limits:
+    """What a structure of an adult may measure; the lower limit is not asked of one that the scan cuts off."""
+
+    spoken: str
+    lowest_ml: float
+    highest_ml: float
+    connected: float = 0.0
+
+
+#: From a small adult's or a shrunken organ to the largest that disease makes; `connected` is the least share of a
+#: structure that its largest part must hold.
+_LIMITS = {
+    "body": _Limits("body", 2000.0, 400_000.0, 0.95),
+    "lung_left": _Limits("left lung", 400.0, 5000.0, 0.85),
+    "lung_right": _Limits("right lung", 400.0, 5000.0, 0.85),
+    "airways": _Limits("airways", 3.0, 200.0, 0.6),
+    "heart": _Limits("heart", 250.0, 2500.0, 0.9),
+    "aorta": _Limits("aorta", 40.0, 1500.0, 0.4),  # the arch may lie above the scan
+    "pulmonary_trunk": _Limits("pulmonary trunk", 15.0, 400.0, 0.6),
+    "liver": _Limits("liver", 500.0, 6000.0, 0.9),
+    "spleen": _Limits("spleen", 25.0, 4000.0, 0.8),
+    "kidney_left": _Limits("left kidney", 30.0, 1500.0, 0.75),
+    "kidney_right": _Limits("right kidney", 30.0, 1500.0, 0.75),
+    "vertebral_bodies": _Limits("vertebral bodies", 10.0, 1200.0),
+}
 #: Bone as a share of the body.
 BONE_SHARE = (0.01, 0.30)
-#: Least share of a structure that its largest part must hold.
-CONNECTED_SHARE = {"body": 0.95, "lung_left": 0.85, "lung_right": 0.85, "airways": 0.6}
 #: Largest share of a lung's surface that may lie against the outside of the body.
 EXPOSED_SHARE = 0.05
 #: A structure that reaches into this many outermost layers is cut off; networks are unsure in the very last one.
 _BORDER_LAYERS = 2
 #: …with at least this area, mm².
 _BORDER_MM2 = 100.0
-
-_SPOKEN = {
-    "body": "body",
-    "lung_left": "left lung",
-    "lung_right": "right lung",
-    "airways": "airways",
-    "bone": "skeleton",
-}
+#: What lies to the patient's left of what, and by how much at least between the centres, mm.
+_SIDES = (
+    ("lung_left", "lung_right", 60.0),
+    ("kidney_left", "kidney_right", 50.0),
+    ("spleen", "liver", 60.0),
+)
 
 
 def cut_off(organs: OrganMap, name: str) -> frozenset[str]:
@@ -79,9 +97,8 @@ def cut_off(organs: OrganMap, name: str) -> frozenset[str]:
 def implausible(organs: OrganMap) -> dict[str, Reason]:
     """Find the structures that must not be measured.
 
-    A lung, or the airways, that the scan cuts off at its upper or lower end is not called too small: whether it is
-    complete is the screening's question, see :func:`cut_off`. A structure that is not in the picture at all is
-    implausible too.
+    A structure that the scan cuts off is not called too small: whether it is complete is the screening's question, see
+    :func:`cut_off`. A structure that is not in the picture at all is implausible too.
 
     Parameters
     ----------
@@ -98,60 +115,62 @@ def implausible(organs: OrganMap) -> dict[str, Reason]:
         sentence = _why(organs, name)
         if sentence:
             reasons[name] = Reason(ReasonCode.ORGAN_IMPLAUSIBLE, sentence)
-    if {"lung_left", "lung_right"} <= organs.structures:
-        sentence = _wrong_sides(organs)
+    for left, right, least_mm in _SIDES:
+        sentence = _wrong_sides(organs, left, right, least_mm)
         if sentence:
-            for name in ("lung_left", "lung_right"):
+            for name in (left, right):
                 reasons.setdefault(name, Reason(ReasonCode.ORGAN_IMPLAUSIBLE, sentence))
     return reasons
 
 
+def _spoken(name: str) -> str:
+    if name == "bone":
+        return "skeleton"
+    return _LIMITS[name].spoken if name in _LIMITS else name.replace("_", " ")
+
+
 def _why(organs: OrganMap, name: str) -> str:
-    spoken = _SPOKEN.get(name, name)
-    mask = organs.mask(name)
-    # The body holds everything that is labelled.
-    volume = organs.volume_ml(*organs.values) if name == "body" else organs.volume_ml(name)
+    spoken = _spoken(name)
+    mask = organs.labels > 0 if name == "body" else organs.mask(name)  # the body holds everything that is labelled
+    volume = float(np.count_nonzero(mask)) * organs.voxel_ml
     if volume == 0.0:
         return f"No {spoken} {'were' if spoken.endswith('s') else 'was'} found in the scan."
-    sentence = _wrong_size(organs, name, volume)
-    if sentence:
+    ends = cut_off(organs, name)
+    sentence = _wrong_size(organs, name, volume, ends)
+    if sentence or name not in _LIMITS:
         return sentence
-    share = _largest_share(organs.labels > 0 if name == "body" else mask)
-    # The bases of a lung that the scan cuts come apart into the recesses around the diaphragm.
-    cut = name.startswith("lung_") and bool(cut_off(organs, name) & {"top", "bottom"})
-    least = 0.0 if cut else CONNECTED_SHARE.get(name, 0.0)
+    # An organ that the scan cuts may come apart: a lung's bases into the recesses around the diaphragm.
+    least = 0.0 if ends and name != "body" else _LIMITS[name].connected
+    share = _largest_share(mask) if least else 1.0
     if share < least:
         return f"The {spoken} is in pieces: its largest part holds {share:.0%} of it, at least {least:.0%} is expected."
     if name.startswith("lung_"):
         exposed = _exposed_share(organs, mask)
         if exposed > EXPOSED_SHARE:
             return f"The {spoken} lies against the outside of the body over {exposed:.0%} of its surface."
-    if name == "airways":
-        return _airways_off(organs)
+    if name in {"airways", "heart"}:
+        return _not_between_the_lungs(organs, name)
     return ""
 
 
-def _wrong_size(organs: OrganMap, name: str, volume: float) -> str:
-    ends = cut_off(organs, name) & {"top", "bottom"}
-    if name == "body" and volume < BODY_ML:
-        return f"Only {volume / 1000:.1f} L of body is in the scan; at least {BODY_ML / 1000:.0f} L is expected."
-    if name.startswith("lung_"):
-        low, high = LUNG_ML
-        if volume > high or (volume < low and not ends):
-            return (
-                f"The {_SPOKEN[name]} measures {volume / 1000:.2f} L; "
-                f"{low / 1000:.1f} to {high / 1000:.0f} L is expected."
-            )
-    if name == "airways":
-        low, high = AIRWAYS_ML
-        if volume > high or (volume < low and not ends):
-            return f"The airways measure {volume:.0f} mL; {low:.0f} to {high:.0f} mL is expected."
+def _wrong_size(organs: OrganMap, name: str, volume: float, ends: frozenset[str]) -> str:
     if name == "bone":
         low, high = BONE_SHARE
         share = volume / max(1.0, organs.volume_ml(*organs.values))
         if not low <= share <= high:
             return f"The skeleton makes up {share:.1%} of the body; {low:.0%} to {high:.0%} is expected."
+    if name not in _LIMITS:
+        return ""
+    limits = _LIMITS[name]
+    if volume > limits.highest_ml or (volume < limits.lowest_ml and (not ends or name == "body")):
+        verb = "measure" if limits.spoken.endswith("s") else "measures"
+        expected = f"{_ml(limits.lowest_ml)} to {_ml(limits.highest_ml)}"
+        return f"The {limits.spoken} {verb} {_ml(volume)}; {expected} is expected."
     return ""
+
+
+def _ml(volume: float) -> str:
+    return f"{volume / 1000:.2g} L" if volume >= 1000.0 else f"{volume:.0f} mL"
 
 
 def _largest_share(mask: NDArray[np.bool_]) -> float:
@@ -186,26 +205,26 @@ def _centre_mm(organs: OrganMap, name: str) -> NDArray[np.float64] | None:
     return centre
 
 
-def _wrong_sides(organs: OrganMap) -> str:
-    left, right = _centre_mm(organs, "lung_left"), _centre_mm(organs, "lung_right")
-    if left is None or right is None:
+def _wrong_sides(organs: OrganMap, left: str, right: str, least_mm: float) -> str:
+    if not {left, right} <= organs.structures:
+        return ""
+    centres = _centre_mm(organs, left), _centre_mm(organs, right)
+    if centres[0] is None or centres[1] is None:
         return ""
     # LPS: the first coordinate grows to the patient's left.
-    apart = float(left[0] - right[0])
-    if apart < 60.0:
-        return (
-            f"The left lung's centre lies {apart:.0f} mm to the left of the right lung's; at least 60 mm is expected."
-        )
-    return ""
+    apart = float(centres[0][0] - centres[1][0])
+    if apart >= least_mm:
+        return ""
+    names = f"The {_spoken(left)}'s centre lies {apart:.0f} mm to the left of the {_spoken(right)}'s"
+    return f"{names}; at least {least_mm:.0f} mm is expected, unless the patient or the scan is mirrored."
 
 
-def _airways_off(organs: OrganMap) -> str:
+def _not_between_the_lungs(organs: OrganMap, name: str) -> str:
     if not {"lung_left", "lung_right"} <= organs.structures:
         return ""
-    airways = _centre_mm(organs, "airways")
-    left, right = _centre_mm(organs, "lung_left"), _centre_mm(organs, "lung_right")
-    if airways is None or left is None or right is None:
+    here, left, right = (_centre_mm(organs, item) for item in (name, "lung_left", "lung_right"))
+    if here is None or left is None or right is None:
         return ""
-    if not right[0] < airways[0] < left[0]:
-        return "The airways do not lie between the lungs."
+    if not right[0] < here[0] < left[0]:
+        return f"The {_spoken(name)} {'do' if name == 'airways' else 'does'} not lie between the lungs."
     return ""

@@ -21,6 +21,18 @@ _LUNG_FAR_LEVELS = 10
 _AIRWAY_SHARE = 0.05
 #: Bone comes in many parts; specks below this are dropped, mL.
 _BONE_ML = 0.15
+#: Least share of an organ's largest part that another part of it must have. An aorta without its arch is two; the
+#: others are one, and a part of half their size is left for the plausibility gates to doubt.
+_ORGAN_SHARES = {
+    "aorta": 0.1,
+    **dict.fromkeys(
+        (
+            *("heart", "pulmonary_trunk", "liver", "spleen", "kidney_left", "kidney_right"),
+            *("gallbladder", "pancreas", "stomach", "urinary_bladder"),
+        ),
+        0.5,
+    ),
+}
 
 
 def tidy(labels: Labels, values: dict[str, int], voxel_ml: float) -> None:
@@ -28,7 +40,7 @@ def tidy(labels: Labels, values: dict[str, int], voxel_ml: float) -> None:
 
     The patient is one connected body, filled in every slice. Each lung is its large parts and what lies near them in
     height; a small part that touches the other lung joins it and any other becomes body. Enclosed holes of a lung
-    (vessels, nodules) belong to it. Small islands of airway and specks of bone become body.
+    (vessels, nodules) belong to it. Small islands of airway and of organs and specks of bone become body.
 
     Parameters
     ----------
@@ -51,8 +63,12 @@ def tidy(labels: Labels, values: dict[str, int], voxel_ml: float) -> None:
         _fill_holes(labels, value, body)
     if "airways" in values:
         _large_parts(labels, values["airways"], _AIRWAY_SHARE, lungs, body)
-    if "bone" in values:
-        _drop_specks(labels, values["bone"], _BONE_ML / voxel_ml, body)
+    for name, share in _ORGAN_SHARES.items():
+        if name in values:
+            _large_parts(labels, values[name], share, [], body)
+    for name in ("bone", "vertebral_bodies"):
+        if name in values:
+            _drop_specks(labels, values[name], _BONE_ML / voxel_ml, body)
 
 
 def _box(mask: Mask, rim: int = 1) -> tuple[slice, ...] | None:

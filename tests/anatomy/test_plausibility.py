@@ -1,6 +1,9 @@
 import numpy as np
+import pytest
 
+from appliance.anatomy.organ_map import OrganMap, PackUse
 from appliance.anatomy.plausibility import cut_off, implausible
+from appliance.phantom import PhantomOptions, label_map
 from appliance.reasons import ReasonCode
 
 
@@ -19,7 +22,7 @@ def test_swapped_lungs_are_found(drawn):
 def test_a_tiny_lung_is_found(drawn):
     drawn.labels[60:][drawn.labels[60:] == 2] = 1
     drawn.labels[:50][drawn.labels[:50] == 2] = 1
-    assert "0.4 to 5 L" in implausible(drawn)["lung_left"].text
+    assert "400 mL to 5 L" in implausible(drawn)["lung_left"].text
 
 
 def test_a_lung_that_the_scan_cuts_is_not_called_tiny(drawn):
@@ -89,3 +92,47 @@ def test_a_structure_in_the_last_layer_but_one_is_cut_off(drawn):
     cut = type(drawn)(drawn.labels[50:].copy(), drawn.affine, drawn.values, drawn.pack)
     cut.labels[0] = 1
     assert cut_off(cut, "lung_right") == {"bottom"}
+
+
+@pytest.fixture(scope="module")
+def trunk() -> OrganMap:
+    """Every organ of the digital patient, at 4 mm."""
+    _, labels, affine, values = label_map(PhantomOptions(), 4.0)
+    return OrganMap(labels, affine, values, PackUse("truth", "0.0.0", "sha256:0", "f32", "CPU", "none"))
+
+
+def test_every_organ_of_the_test_patient_is_plausible(trunk):
+    assert implausible(trunk) == {}
+
+
+def test_a_mirrored_patient_is_doubted_not_measured(trunk):
+    mirrored = OrganMap(trunk.labels[:, :, ::-1], trunk.affine, trunk.values, trunk.pack)
+    reasons = implausible(mirrored)
+    assert {"lung_left", "lung_right", "liver", "spleen", "kidney_left", "kidney_right"} <= reasons.keys()
+    assert "mirrored" in reasons["liver"].text
+
+
+@pytest.mark.parametrize("name", ["heart", "liver", "spleen", "kidney_left", "aorta", "pulmonary_trunk"])
+def test_a_crumb_of_an_organ_is_not_measured(trunk, name):
+    labels = trunk.labels.copy()
+    places = np.argwhere(labels == trunk.values[name])
+    labels[labels == trunk.values[name]] = 1
+    labels[tuple(places[len(places) // 2])] = trunk.values[name]
+    reason = implausible(OrganMap(labels, trunk.affine, trunk.values, trunk.pack))[name]
+    assert "is expected" in reason.text
+
+
+def test_an_organ_that_the_scan_cuts_is_not_called_small(trunk):
+    places = np.flatnonzero(trunk.mask("liver").any(axis=(1, 2)))
+    cut = OrganMap(trunk.labels[places[-1] - 5 :], trunk.affine, trunk.values, trunk.pack)
+    assert 0 < cut.volume_ml("liver") < 500
+    assert "liver" not in implausible(cut)
+
+
+def test_a_heart_beside_the_lungs_is_found(trunk):
+    labels = trunk.labels.copy()
+    heart = labels == trunk.values["heart"]
+    labels[heart] = 1
+    labels[np.roll(heart, 30, axis=2)] = trunk.values["heart"]
+    reason = implausible(OrganMap(labels, trunk.affine, trunk.values, trunk.pack))["heart"]
+    assert "between the lungs" in reason.text

@@ -58,3 +58,20 @@ def test_a_hole_through_the_body_is_filled_in_its_slice(drawn):
 def test_an_empty_map_stays_empty(drawn):
     drawn.labels[:] = 0
     assert not clean(drawn).any()
+
+
+def test_an_island_of_an_organ_becomes_body(drawn):
+    drawn.values["liver"] = 6
+    drawn.labels[10:22, 30:50, 20:50] = 6
+    drawn.labels[30:33, 30:33, 60:63] = 6
+    labels = clean(drawn)
+    assert (labels[30:33, 30:33, 60:63] == 1).all()
+    assert (labels[10:22, 30:50, 20:50] == 6).all()
+
+
+def test_an_aorta_without_its_arch_keeps_both_parts(drawn):
+    drawn.values["aorta"] = 6
+    drawn.labels[60:100, 20:28, 58:66] = 6
+    drawn.labels[20:100, 50:56, 66:72] = 6
+    before = drawn.labels.copy()
+    assert np.array_equal(clean(drawn), before)
