@@ -70,3 +70,42 @@ class Gate(_Part):
     def not_judged(self) -> tuple[str, ...]:
         """Structures of which nothing is known in this precision."""
         return tuple(item.name for item in self.structures if item.verdict == "not judged")
+
+
+def gate_lines(gate: Gate) -> list[str]:
+    """Say a gate for people, one fact a line, without the figures of each structure."""
+    margins = gate.margins
+    facts = [
+        f"{gate.verdict} ({gate.reason}); {gate.scans} gate scans, {gate.machine}, {gate.date}",
+        (
+            f"may lose {margins.maximum_dice_drop:g} of Dice and {margins.maximum_volume_difference:.0%} of volume "
+            f"against f32 in the mean of the scans"
+            + (f", and must save {margins.minimum_gain:.0%} of the time" if gate.precision == "int8" else "")
+        ),
+    ]
+    for number, attempt in enumerate(gate.attempts, start=1):
+        lowest = "" if attempt.lowest_dice is None else f", lowest Dice {attempt.lowest_dice:.4f}"
+        fell = f"fell: {', '.join(attempt.fell)}" if attempt.fell else "nothing fell"
+        facts.append(f"attempt {number}, {attempt.kept} of {gate.layers} layers in single precision: {fell}{lowest}")
+    if gate.calibration_tiles:
+        facts.append(
+            f"calibrated with {gate.calibration_tiles} tiles of {gate.calibration_scans} other scans; {gate.tools}"
+        )
+    if gate.kept_layers:
+        facts.append(f"layers in single precision: {'; '.join(gate.kept_layers)}")
+    if gate.seconds_per_tile is not None and gate.compared_seconds_per_tile is not None:
+        rival = f"{gate.compared_with} {gate.compared_seconds_per_tile:g} s"
+        facts.append(f"{gate.seconds_per_tile:g} s a tile, {rival}")
+    if gate.not_judged:
+        facts.append(f"NOT JUDGED, for no gate scan shows enough of it: {', '.join(gate.not_judged)}")
+    return [f"{gate.precision}: {fact}" for fact in facts]
+
+
+def structure_lines(gate: Gate) -> list[str]:
+    """Say for people how each structure that could be judged came off."""
+    return [
+        f"{item.name} {item.verdict} on {item.scans} scans: Dice against f32 {item.dice:.4f}, "
+        f"worst {item.worst_dice:.4f}, volume differs by {item.volume_difference:.2%}"
+        for item in gate.structures
+        if item.dice is not None and item.worst_dice is not None and item.volume_difference is not None
+    ]

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from appliance.anatomy.structures import STRUCTURES
 from appliance.errors import PackError
+from appliance.packs.gates import Gate, Precision  # noqa: TC001  # pydantic reads them
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,7 +23,8 @@ SHIPPED = "shipped"
 _BLOCK = 1 << 20
 _LONGEST_MANIFEST = 4 << 20
 
-Precision = Literal["int8", "bf16", "f32"]
+#: In the order of preference.
+PREFERENCE: tuple[Precision, ...] = ("int8", "bf16", "f32")
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Triple = tuple[float, float, float]
 Shape = tuple[int, int, int]
@@ -180,6 +182,7 @@ class Manifest(_Part):
     test_vectors: tuple[TestVector, ...]
     accuracy: tuple[Accuracy, ...] = ()
     speed: tuple[Speed, ...] = ()
+    gates: tuple[Gate, ...] = Field(default=(), title="How each reduced precision was held against single precision")
     files: dict[str, Sha256] = Field(title="Every file of the pack but this one, with its SHA-256")
 
     @field_validator("files")
@@ -204,6 +207,9 @@ class Manifest(_Part):
         channels = [channel for structure in self.structures for channel in structure.channels or (structure.value,)]
         if len(set(channels)) != len(channels):
             raise ValueError("two structures claim the same channel of the network")
+        gated = [gate.precision for gate in self.gates]
+        if len(set(gated)) != len(gated):
+            raise ValueError("a precision has two gates")
         return self
 
 
@@ -251,6 +257,18 @@ class Pack:
             for channel in structure.channels or (structure.value,):
                 labels[channel] = structure.value
         return tuple(labels)
+
+    def automatic(self, engine: str) -> tuple[str, ...]:
+        """Precisions that may be chosen by themselves for an engine, the quickest first.
+
+        One whose gate says anything but "passed" is not among them; one without a gate is its maker's word.
+        """
+        barred = {gate.precision for gate in self.manifest.gates if gate.verdict != "passed"}
+        return tuple(
+            precision
+            for precision in PREFERENCE
+            if precision not in barred and self.network(engine, precision) is not None
+        )
 
     def network(self, engine: str, precision: str) -> Path | None:
         """Return the file to give an engine for a precision, or ``None`` when the pack has none."""

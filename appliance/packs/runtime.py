@@ -256,12 +256,11 @@ def _candidates(pack: Pack, computing: Computing) -> Sequence[str]:
     if computing.precision != "auto":
         return (computing.precision,)
     # The first is open_engine's own choice with its fallback from engine to engine; then what is computed more exactly.
-    openvino = [item for item in ("int8", "bf16", "f32") if pack.network("openvino", item) is not None]
-    return ("auto", *openvino[1:])
+    return ("auto", *pack.automatic("openvino")[1:])
 
 
 def _asked(pack: Pack, engine: Engine, precision: str) -> str:
     """Precision whose stored labels are expected."""
     if precision != "auto":
         return precision
-    return next(item for item in ("int8", "bf16", "f32") if pack.network(engine.name, item) is not None)
+    return pack.automatic(engine.name)[0]
