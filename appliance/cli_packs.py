@@ -191,6 +191,62 @@ def packs_import(
         importing.from_onnx(source, spec, out, said, weights=weights)
 
 
+@packs.command("quantize")
+@click.argument("name")
+@click.option(
+    "--calibrate",
+    "calibrate",
+    required=True,
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Scans: NIfTI in HU, DICOM, zip, or folders. Without --gate every second study of them judges.",
+)
+@click.option("--gate", multiple=True, type=click.Path(path_type=Path), help="Scans that judge and do not calibrate.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="The new pack's folder; must not exist.")
+@click.option("--version", "pack_version", help="Of the new pack; by default the last number is raised.")
+@click.option(
+    "--maximum-dice-drop",
+    default=0.01,
+    show_default=True,
+    type=click.FloatRange(0, 0.5),
+    help="Most that a structure may lose against single precision.",
+)
+@click.option(
+    "--maximum-volume-difference",
+    default=0.02,
+    show_default=True,
+    type=click.FloatRange(0, 1),
+    help="As a share of the volume in single precision.",
+)
+@click.option(
+    "--minimum-gain",
+    default=0.1,
+    show_default=True,
+    type=click.FloatRange(-10, 0.99),
+    help="Share of a tile's time that INT8 must save; below 0 keeps an INT8 that is slower here.",
+)
+@click.option("--threads", default=0, type=click.IntRange(0), help="CPU threads; 0 takes all.")
+@with_settings
+def packs_quantize(
+    name: str,
+    calibrate: tuple[Path, ...],
+    gate: tuple[Path, ...],
+    out: Path,
+    pack_version: str | None,
+    settings: Settings,
+    threads: int,
+    **margins: float,
+) -> None:
+    """Make INT8 of a pack's network and keep what loses nothing against single precision.
+
+    NAME is a pack in use, NAME/VERSION an installed one, or a folder. The new pack holds the report and is unsigned.
+    This needs the extra `import` and is done on a workstation, never on the box.
+    """
+    from appliance.commands.packs_quantize import quantize
+
+    quantize(name, calibrate, gate, out, settings=settings, version=pack_version, threads=threads, margins=margins)
+
+
 @packs.command("update")
 @click.argument("names", nargs=-1)
 @click.option("--from", "source", help="Address or folder of the repository; by default packs.repository.source.")

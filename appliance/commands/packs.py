@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from appliance.errors import ConfigurationError, PackError
 from appliance.packs.choice import NOT_INSTALLED, read_choice
+from appliance.packs.gates import gate_lines, structure_lines
 from appliance.packs.pack import MANIFEST, UNSIGNED, load
 from appliance.packs.registry import available, load_installed, load_shipped, load_trusted, shipped_folders
 from appliance.packs.rules import Rules
@@ -94,14 +95,23 @@ def show_pack(settings: Settings, name: str, *, as_json: bool) -> None:
     PackError
         It may not be used.
     """
-    pack = _find(Rules.from_settings(settings), name)
+    pack = find_pack(Rules.from_settings(settings), name)
     if as_json:
         print(json.dumps(_identity(pack) | pack.manifest.model_dump(mode="json"), indent=1, ensure_ascii=False))  # noqa: T201
         return
     print("\n".join(_lines(pack)))  # noqa: T201
 
 
-def _find(rules: Rules, name: str) -> Pack:
+def find_pack(rules: Rules, name: str) -> Pack:
+    """Find a pack in use, an installed one as ``NAME/VERSION``, or a folder, which need not be trusted to be read.
+
+    Raises
+    ------
+    ConfigurationError
+        There is no such pack.
+    PackError
+        It may not be used.
+    """
     from pathlib import Path
 
     folder = Path(name)
@@ -200,6 +210,9 @@ def _lines(pack: Pack) -> list[str]:
         f"speed: {speed.seconds_per_tile:.3f} s a tile, {speed.engine} {speed.precision}, {speed.machine}, {speed.date}"
         for speed in manifest.speed
     ]
+    for gate in manifest.gates:
+        lines += [f"gate, {line}" for line in gate_lines(gate)]
+        lines += [f"gate, {gate.precision}: {line}" for line in structure_lines(gate)]
     return lines
 
 

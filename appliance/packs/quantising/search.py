@@ -1,0 +1,144 @@
+"""INT8 in as many layers as the gate lets pass: all, all but the first and last, then without the worst of the rest."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from appliance.packs.gates import Attempt
+from appliance.packs.quantising.gate import open_network
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from appliance.inference.engines import Engine
+    from appliance.packs.gates import Margins
+    from appliance.packs.quantising.gate import GateScans, Judged
+    from appliance.packs.quantising.network import FloatNetwork
+
+#: Shares of the layers between the first and the last that are kept in single precision, the worst first.
+_SHARES = (0.25, 0.5)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Found:
+    """How the search ended.
+
+    Attributes
+    ----------
+    judged
+        Of the last attempt.
+    kept
+        Labels of the layers kept in single precision in the last attempt.
+    attempts
+        All of them, in order.
+    engine
+        The last attempt's network, compiled; INT8 where :attr:`passed`.
+    problem
+        Why the last attempt must not be used; empty where it may.
+    """
+
+    judged: Judged
+    kept: tuple[str, ...]
+    attempts: tuple[Attempt, ...]
+    engine: Engine
+    problem: str
+
+    @property
+    def passed(self) -> bool:
+        """Whether the last attempt may be used."""
+        return not self.problem
+
+
+def search(
+    network: FloatNetwork,
+    tiles: Sequence[NDArray[np.int16]],
+    scans: GateScans,
+    margins: Margins,
+    path: Path,
+    *,
+    patch: tuple[int, int, int],
+    threads: int,
+    tell: Callable[[str], None],
+) -> Found:
+    """Quantise, judge, and try again with more layers in single precision until the gate is passed.
+
+    Parameters
+    ----------
+    network
+        In single precision.
+    tiles
+        For the calibration.
+    scans, margins
+        The gate.
+    path
+        ``.xml`` file that receives each attempt in turn; the last one stays.
+    patch, threads
+        For the engine.
+    tell
+        Told of each attempt.
+    """
+    attempts: list[Attempt] = []
+    plan = _Plan(network, tiles)
+    found: Found | None = None
+    for kept in plan:
+        quantised = network.quantise(tiles, kept)
+        network.save(quantised, path)
+        engine = open_network(path, patch, "int8", threads)
+        judged = scans.judge(engine, margins)
+        attempts.append(Attempt(kept=len(kept), fell=judged.fell, lowest_dice=judged.lowest_dice))
+        tell(_sentence(len(kept), len(network.layers), judged))
+        labels = tuple(layer.label for layer in network.layers if layer.name in kept)
+        found = Found(judged, labels, tuple(attempts), engine, _problem(judged, engine))
+        # Keeping more layers cannot show a structure that no scan holds, nor make an INT8 network of a float one.
+        if not judged.fell:
+            break
+        plan.learn(quantised)
+    if found is None:  # pragma: no cover  # the plan always holds a first attempt
+        raise AssertionError
+    return found
+
+
+class _Plan:
+    """Which layers each attempt keeps in single precision."""
+
+    def __init__(self, network: FloatNetwork, tiles: Sequence[NDArray[np.int16]]) -> None:
+        self._network = network
+        self._tile = max(tiles, key=lambda tile: float(tile.std()))
+        self._ranked: list[str] | None = None
+
+    def __iter__(self) -> Iterator[frozenset[str]]:
+        names = [layer.name for layer in self._network.layers]
+        ends = frozenset({names[0], names[-1]})
+        yield frozenset()
+        if len(names) > len(ends):
+            yield ends
+            between = [name for name in self._ranked or names if name not in ends]
+            counts = {max(1, round(share * len(between))) for share in _SHARES}
+            for count in sorted(counts - {len(between)}):
+                yield ends | frozenset(between[:count])
+
+    def learn(self, quantised: Any) -> None:
+        """Take the first attempt, in which every layer is quantised, to find the worst."""
+        if self._ranked is None:
+            self._ranked = self._network.harmed_most(quantised, self._tile)
+
+
+def _problem(judged: Judged, engine: Engine) -> str:
+    if judged.fell:
+        return f"{', '.join(judged.fell)} fell more than the margin"
+    if not judged.seen:
+        return "no structure of the pack was in the gate scans"
+    if engine.precision != "int8":
+        return f"most of it is computed in {engine.precision} on this machine"
+    return ""
+
+
+def _sentence(kept: int, layers: int, judged: Judged) -> str:
+    what = f"INT8 with {kept} of {layers} layers in single precision" if kept else f"INT8 in all {layers} layers"
+    lowest = "" if judged.lowest_dice is None else f", lowest Dice {judged.lowest_dice:.4f}"
+    return f"{what}: {'fell: ' + ', '.join(judged.fell) if judged.fell else 'nothing fell'}{lowest}"
