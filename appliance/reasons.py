@@ -44,10 +44,12 @@ class ReasonCode(StrEnum):
     REGION_NOT_COVERED = "region_not_covered"
     # --- the quality of the scan or of the organ map ------------------------------------------------
     AIR_NOT_CALIBRATED = "air_not_calibrated"
+    METAL_ARTIFACTS = "metal_artifacts"
     NOISE_TOO_HIGH = "noise_too_high"
     ORGAN_CUT_OFF = "organ_cut_off"
     ORGAN_IMPLAUSIBLE = "organ_implausible"
     NOT_INSPIRATORY = "not_inspiratory"
+    METAL_IN_ORGAN = "metal_in_organ"
     # --- failures -----------------------------------------------------------------------------------
     SCREENING_FAILED = "screening_failed"
     WORKER_LOST = "worker_lost"

@@ -96,7 +96,7 @@ def screen_series(
         maps = [map_with(scan.volume, item.pack, item.engine()) for item in snapshot.packs]
         organs = merge(maps, snapshot.providers, settings.packs.prefer)
         anatomy = Anatomy(scan.volume, organs, implausible(organs))
-        image, coverage = judge(scan, organs), regions(organs)
+        image, coverage = judge(scan, organs, anatomy.doubts), regions(organs)
     mapped = time.monotonic()
 
     on_stage("screening")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from pydantic import Field
 
+from appliance.anatomy.field_of_view import filled_edge_cm2
 from appliance.reasons import Reason, ReasonCode
 from appliance.scan import KernelFamily
 from appliance.screenings.contract import (
@@ -106,7 +107,12 @@ class EmphysemaScreening:
     def run(self, scan: Scan, anatomy: Anatomy, settings: EmphysemaSettings) -> Outcome:
         """Measure, or abstain with a reason."""
         lungs = _lungs(scan, anatomy.organs, settings)
-        reason = _cut_off(scan, lungs) or _noise(lungs, settings) or _inspiration(lungs, settings)
+        reason = (
+            _cut_off(scan, lungs)
+            or _outside_the_field(anatomy)
+            or _noise(lungs, settings)
+            or _inspiration(lungs, settings)
+        )
         if reason is not None:
             return Outcome(Status.ABSTAINED, reason=reason)
         return _outcome(scan, lungs, settings)
@@ -164,6 +170,16 @@ def _cut_off(scan: Scan, lungs: _Lungs) -> Reason | None:
                 where = _end_name(scan, end) if axis == 0 else f"the edge of the field of view ({name})"
                 text = f"the lungs are cut off at {where}: {area_cm2:.0f} cm² of lung touches it"
                 return Reason(ReasonCode.ORGAN_CUT_OFF, text)
+    return None
+
+
+def _outside_the_field(anatomy: Anatomy) -> Reason | None:
+    """The lungs may not run out of the round field of view either."""
+    allowed_cm2 = 10.0  # the map's voxels are coarse, and lungs often come within a few mm of the circle
+    area_cm2 = filled_edge_cm2(anatomy, *_LUNGS)
+    if area_cm2 > allowed_cm2:
+        text = f"the lungs are cut off at the round edge of the field of view: {area_cm2:.0f} cm² of lung touches it"
+        return Reason(ReasonCode.ORGAN_CUT_OFF, text)
     return None
 
 

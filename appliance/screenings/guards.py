@@ -1,11 +1,11 @@
-"""The guards that every screening shares: calibration, noise, and whether the scan is really without contrast.
+"""The guards that every screening shares: calibration, noise, metal, and whether the scan is really without contrast.
 
 They look at the image itself, through the organ map, and never at one screening's question.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,6 +14,8 @@ from appliance.reasons import Reason, ReasonCode
 from appliance.scan import ContrastTag
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
     from numpy.typing import NDArray
 
     from appliance.anatomy.organ_map import OrganMap
@@ -28,7 +30,14 @@ _AIR_TOLERANCE_HU = 15.0
 # development set, 66 to 151 HU in its eight enhanced ones. Between the two limits the image is not believed either way.
 _PLAIN_BLOOD_HU = (5.0, 55.0)
 _ENHANCED_BLOOD_HU = 62.0
+# The aorta's blood itself reads 30 to 55 HU without contrast, less in anaemia; its wall and noise widen that.
+_PLAIN_AORTA_HU = (15.0, 65.0)
+_ENHANCED_AORTA_HU = 80.0
 _ENOUGH_VOXELS = 500
+# Above this is metal, not bone; a slice with a square centimetre of it is streaked throughout.
+_METAL_HU = 2500
+_METAL_MM2 = 100.0
+_STREAKED_SHARE = 0.2
 _SCALE_END_HU = -1020
 
 
@@ -41,13 +50,15 @@ class ImageJudgement:
     air_hu
         Most frequent value of air, HU; ``None`` where none was seen.
     blood_hu
-        Typical value of the soft tissue between the lungs, HU; ``None`` outside the chest.
+        Typical value of the aorta's lumen, or where there is none, of the soft tissue between the lungs, HU.
     contrast
         ``"none"``, ``"given"`` or ``"unknown"``, header and image taken together.
     quality
         Why no number may be taken from this image, or ``None``.
     contrast_reason
         Why this is not a plain scan, or ``None``.
+    streaked
+        Structure name to the reason why metal in its slices forbids to measure it.
     """
 
     air_hu: float | None
@@ -55,10 +66,11 @@ class ImageJudgement:
     contrast: str
     quality: Reason | None
     contrast_reason: Reason | None
+    streaked: Mapping[str, Reason] = field(default_factory=dict)
 
 
-def judge(scan: Scan, organs: OrganMap) -> ImageJudgement:
-    """Look at air and blood.
+def judge(scan: Scan, organs: OrganMap, doubts: Collection[str] = ()) -> ImageJudgement:
+    """Look at air, blood and metal.
 
     Parameters
     ----------
@@ -66,14 +78,19 @@ def judge(scan: Scan, organs: OrganMap) -> ImageJudgement:
         The scan.
     organs
         Its organ map, with at least ``body``; more structures give more certainty.
+    doubts
+        Structures whose part of the map is not believed.
     """
     sampled = sample_hu(scan, organs)
     outside = _outside_air(scan, sampled, organs)
     airway = _airway_air(sampled, organs)
     air_hu = _peak(outside) if outside.size >= _ENOUGH_VOXELS else _peak(airway) if airway.size >= 50 else None
-    blood_hu = _blood(sampled, organs)
-    contrast, contrast_reason = _contrast(scan.acquisition.contrast_tag, blood_hu)
-    return ImageJudgement(air_hu, blood_hu, contrast, _air_reason(air_hu), contrast_reason)
+    aorta_hu = None if "aorta" in doubts else _aorta(sampled, organs)
+    blood_hu = _blood(sampled, organs) if aorta_hu is None else aorta_hu
+    limits = (*_PLAIN_BLOOD_HU, _ENHANCED_BLOOD_HU) if aorta_hu is None else (*_PLAIN_AORTA_HU, _ENHANCED_AORTA_HU)
+    contrast, contrast_reason = _contrast(scan.acquisition.contrast_tag, blood_hu, limits)
+    streaked = _streaked(sampled, organs)
+    return ImageJudgement(air_hu, blood_hu, contrast, _air_reason(air_hu), contrast_reason, streaked)
 
 
 def airway_noise_hu(scan: Scan, organs: OrganMap) -> float | None:
@@ -180,6 +197,36 @@ def _air_reason(air_hu: float | None) -> Reason | None:
     return None
 
 
+def _aorta(sampled: NDArray[np.int16], organs: OrganMap) -> float | None:
+    """Median of the aorta's lumen, away from its wall and what may be calcified there."""
+    from scipy import ndimage
+
+    if "aorta" not in organs.structures:
+        return None
+    lumen = ndimage.binary_erosion(organs.mask("aorta"), iterations=max(1, round(5.0 / organs.spacing_mm[1])))
+    values = sampled[lumen]
+    return float(np.median(values)) if values.size >= _ENOUGH_VOXELS // 2 else None
+
+
+def _streaked(sampled: NDArray[np.int16], organs: OrganMap) -> dict[str, Reason]:
+    """Find the structures of which too much lies in slices with metal."""
+    metal_mm2 = np.count_nonzero(sampled > _METAL_HU, axis=(1, 2)) * organs.spacing_mm[1] * organs.spacing_mm[2]
+    slices = metal_mm2 >= _METAL_MM2
+    found: dict[str, Reason] = {}
+    if not slices.any():
+        return found
+    for name in sorted(organs.structures - {"body", "bone"}):
+        mask = organs.mask(name)
+        total = int(np.count_nonzero(mask))
+        share = np.count_nonzero(mask[slices]) / total if total else 0.0
+        if share > _STREAKED_SHARE:
+            text = (
+                f"{share:.0%} of the {name.replace('_', ' ')} lies in slices with metal; at most {_STREAKED_SHARE:.0%}"
+            )
+            found[name] = Reason(ReasonCode.METAL_ARTIFACTS, text)
+    return found
+
+
 def _blood(sampled: NDArray[np.int16], organs: OrganMap) -> float | None:
     """Median of what lies between the lungs and is neither bone, air nor fat: mostly heart and great vessels."""
     from scipy import ndimage
@@ -196,9 +243,12 @@ def _blood(sampled: NDArray[np.int16], organs: OrganMap) -> float | None:
     return float(np.median(values)) if values.size >= _ENOUGH_VOXELS else None
 
 
-def _contrast(tag: ContrastTag, blood_hu: float | None) -> tuple[str, Reason | None]:
-    enhanced = blood_hu is not None and blood_hu > _ENHANCED_BLOOD_HU
-    plain = blood_hu is not None and _PLAIN_BLOOD_HU[0] <= blood_hu <= _PLAIN_BLOOD_HU[1]
+def _contrast(
+    tag: ContrastTag, blood_hu: float | None, limits_hu: tuple[float, float, float]
+) -> tuple[str, Reason | None]:
+    """Put header and image together; the limits are the lowest and highest plain and the lowest enhanced value."""
+    enhanced = blood_hu is not None and blood_hu > limits_hu[2]
+    plain = blood_hu is not None and limits_hu[0] <= blood_hu <= limits_hu[1]
     if tag is ContrastTag.GIVEN:
         if plain:
             text = f"the header says contrast was given, but blood reads {blood_hu:.0f} HU as in a plain scan"

@@ -150,7 +150,8 @@ def run_entry(
         lambda: _image_quality(image),
         lambda: _image_contrast(entry.needs, image),
         lambda: _present(entry.needs, anatomy.organs),
-        lambda: _plausible(entry.needs, anatomy.doubts),
+        lambda: _reasoned(entry.needs, anatomy.doubts),
+        lambda: _reasoned(entry.needs, image.streaked),
     )
     for check in checks:
         outcome = check()
@@ -179,8 +180,9 @@ def _image_contrast(needs: Needs, image: ImageJudgement) -> Outcome | None:
     return Outcome(Status.NOT_RUN if enhanced else Status.ABSTAINED, reason=image.contrast_reason)
 
 
-def _plausible(needs: Needs, implausible: Mapping[str, Reason]) -> Outcome | None:
+def _reasoned(needs: Needs, reasons: Mapping[str, Reason]) -> Outcome | None:
+    """Abstain when there is a reason against one of the structures."""
     for name in needs.structures:
-        if name in implausible:
-            return Outcome(Status.ABSTAINED, reason=implausible[name])
+        if name in reasons:
+            return Outcome(Status.ABSTAINED, reason=reasons[name])
     return None

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from scipy import ndimage
 
+from appliance.anatomy.native import native_mask
 from appliance.scan import ContrastTag
 from appliance.screenings.guards import airway_noise_hu, judge
 from tests.screenings.chest import Chest, make
@@ -77,3 +79,44 @@ def test_header_and_blood_agree_on_contrast():
     judgement = look(Chest(blood_hu=140).with_acquisition(contrast_tag=ContrastTag.GIVEN))
     assert judgement.contrast == "given"
     assert judgement.contrast_reason.code == "contrast_enhanced"
+
+
+def with_aorta(blood_hu: int, **acquisition):
+    """A chest whose great vessel is marked; the rest of its soft tissue reads as plain."""
+    scan, organs = make(Chest().with_acquisition(**acquisition))
+    labels = organs.labels.copy()
+    _, y, x = np.indices(labels.shape)
+    tube = (y - labels.shape[1] // 2 + 18) ** 2 + (x - labels.shape[2] // 2) ** 2 < 25
+    labels[tube & (labels == 1)] = 6
+    organs = replace(organs, labels=labels, values={**organs.values, "aorta": 6})
+    box, mask = native_mask(organs, scan.volume, "aorta")
+    hu = scan.volume.hu.copy()
+    hu[box][mask] = blood_hu
+    return replace(scan, volume=replace(scan.volume, hu=hu)), organs
+
+
+@pytest.mark.parametrize(("blood_hu", "contrast"), [(42, "none"), (22, "none"), (72, "unknown"), (180, "unknown")])
+def test_blood_is_asked_in_the_aorta(blood_hu, contrast):
+    judgement = judge(*with_aorta(blood_hu))
+    assert judgement.blood_hu == pytest.approx(blood_hu, abs=2)
+    assert judgement.contrast == contrast
+
+
+def test_an_aorta_that_is_not_believed_is_not_asked():
+    scan, organs = with_aorta(180)
+    assert judge(scan, organs, {"aorta"}).blood_hu < 100
+
+
+def test_an_aorta_and_a_header_that_agree_on_contrast():
+    judgement = judge(*with_aorta(180, contrast_tag=ContrastTag.GIVEN))
+    assert judgement.contrast == "given"
+
+
+@pytest.mark.parametrize(("slices", "streaked"), [(0, set()), (8, set()), (60, {"airways", "lung_left", "lung_right"})])
+def test_metal_spoils_the_organs_of_its_slices(slices, streaked):
+    scan, organs = make(Chest())
+    hu = scan.volume.hu.copy()
+    hu[50 : 50 + slices, 140:148, 80:88] = 3071
+    judgement = judge(replace(scan, volume=replace(scan.volume, hu=hu)), organs)
+    assert judgement.streaked.keys() == streaked
+    assert all(reason.code == "metal_artifacts" for reason in judgement.streaked.values())
