@@ -38,5 +38,9 @@ class InferenceError(ApplianceError):
     """A network could not be run or gave an impossible output."""
 
 
+class NotEnoughMemoryError(InferenceError):
+    """A network needs more memory than there is; neither it nor the scan is at fault."""
+
+
 class StoreError(ApplianceError):
     """The database cannot be opened, is damaged, or a transition is not allowed."""

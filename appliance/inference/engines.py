@@ -1,29 +1,32 @@
-"""Running a network on the CPU: OpenVINO by default, ONNX Runtime as fallback, behind one small interface."""
+"""Running a network: OpenVINO by default, ONNX Runtime as fallback, on the device that is wanted or else on the CPU.
+
+One small interface; what an engine says of its name, device and precision is what it really uses.
+"""
 
 from __future__ import annotations
 
-import sys
-from typing import TYPE_CHECKING, Any, Protocol
+from functools import partial
+from typing import TYPE_CHECKING, Protocol
 
-import numpy as np
 import structlog
 
-from appliance.errors import InferenceError, PackError
+from appliance.errors import InferenceError, NotEnoughMemoryError, PackError
+from appliance.inference.devices import complaint
+from appliance.inference.with_onnxruntime import OnnxRuntimeEngine
+from appliance.inference.with_openvino import OpenVinoEngine, import_openvino
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
+    import numpy as np
     from numpy.typing import NDArray
 
     from appliance.packs.pack import Pack
 
+__all__ = ["Engine", "OnnxRuntimeEngine", "OpenVinoEngine", "SteadyEngine", "import_openvino", "open_engine"]
+
 _log = structlog.get_logger()
-
-#: In the order of preference; a pack ships only those that passed its own accuracy gate.
-_PREFERENCE = ("int8", "bf16", "f32")
-
-#: Characters of an engine's own complaint that are passed on.
-_LONGEST_COMPLAINT = 300
 
 
 class Engine(Protocol):
@@ -36,12 +39,20 @@ class Engine(Protocol):
     precision
         What it really computes in, read back from the engine: ``"int8"``, ``"bf16"`` or ``"f32"``.
     device
-        Such as ``"CPU"``.
+        ``"CPU"``, ``"GPU"`` or ``"NPU"``. A device that stops computing is replaced by the CPU between two calls.
     """
 
-    name: str
-    precision: str
-    device: str
+    @property
+    def name(self) -> str:  # noqa: D102  # see above
+        ...
+
+    @property
+    def precision(self) -> str:  # noqa: D102
+        ...
+
+    @property
+    def device(self) -> str:  # noqa: D102
+        ...
 
     def run(self, hu: NDArray[np.int16]) -> NDArray[np.float32]:
         """Run one tile.
@@ -59,89 +70,47 @@ class Engine(Protocol):
         ...
 
 
-def import_openvino() -> Any:
-    """Import OpenVINO without its telemetry.
+class SteadyEngine:
+    """A network on a device that may fail, with the CPU to fall back to.
 
-    ``openvino_telemetry`` would look for a home directory and for the internet; a box beside a scanner has neither.
-    With the module barred, OpenVINO's own tools fall back to a stand-in that does nothing.
+    Parameters
+    ----------
+    engine
+        Compiled for the device.
+    reopen
+        Compiles the network for the CPU.
     """
-    if "openvino" not in sys.modules:
-        sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
-    import openvino
 
-    return openvino
+    def __init__(self, engine: Engine, reopen: Callable[[], Engine]) -> None:
+        self._engine = engine
+        self._reopen: Callable[[], Engine] | None = reopen
 
+    @property
+    def name(self) -> str:
+        """Name of the engine in use."""
+        return self._engine.name
 
-class OpenVinoEngine:
-    """A network compiled by OpenVINO for the CPU: static shape, one stream, precision stated and read back."""
+    @property
+    def precision(self) -> str:
+        """What it computes in now."""
+        return self._engine.precision
 
-    name = "openvino"
-    device = "CPU"
-
-    def __init__(
-        self, model: Path, patch: tuple[int, int, int], precision: str, threads: int, cache: Path | None
-    ) -> None:
-        openvino = import_openvino()
-        core = openvino.Core()
-        options: dict[str, Any] = {
-            "PERFORMANCE_HINT": "LATENCY",
-            "NUM_STREAMS": 1,
-            # Left alone, OpenVINO computes in bf16 wherever the CPU has it and does not say so.
-            "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
-        }
-        if threads:
-            options["INFERENCE_NUM_THREADS"] = threads
-        if cache is not None:
-            options["CACHE_DIR"] = str(cache)
-        network = core.read_model(model)
-        network.reshape([1, 1, *patch])
-        self._compiled = core.compile_model(network, self.device, options)
-        self._request = self._compiled.create_infer_request()
-        self._patch = patch
-        self.precision = _computed_in(self._compiled.get_runtime_model())
+    @property
+    def device(self) -> str:
+        """Device in use now."""
+        return self._engine.device
 
     def run(self, hu: NDArray[np.int16]) -> NDArray[np.float32]:
-        """Run one tile; see :meth:`Engine.run`."""
-        self._request.infer({0: hu.astype(np.float32)[None, None]}, share_inputs=True)
-        logits: NDArray[np.float32] = self._request.get_output_tensor(0).data[0]
-        return logits
-
-
-def _computed_in(runtime_model: Any) -> str:
-    """Read back what most convolutions of a compiled network are computed in."""
-    names = {"i8": "int8", "u8": "int8", "bf16": "bf16", "f16": "f16", "f32": "f32"}
-    counts: dict[str, int] = {}
-    for operation in runtime_model.get_ops():
-        info = operation.get_rt_info()
-        if info["layerType"].astype(str) in {"Convolution", "Deconvolution"}:
-            used = names.get(info["runtimePrecision"].astype(str), "f32")
-            counts[used] = counts.get(used, 0) + 1
-    return max(counts, key=lambda used: counts[used], default="f32")
-
-
-class OnnxRuntimeEngine:
-    """The same network in ONNX Runtime, in single precision."""
-
-    name = "onnxruntime"
-    device = "CPU"
-    precision = "f32"
-
-    def __init__(self, model: Path, threads: int) -> None:
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.log_severity_level = 3
+        """Run one tile; see :meth:`Engine.run`. After a failure of the device, all run on the CPU."""
         try:
-            self._session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # its errors share no base class but this one
-            raise RuntimeError(str(error)) from error
-        self._input = self._session.get_inputs()[0].name
-
-    def run(self, hu: NDArray[np.int16]) -> NDArray[np.float32]:
-        """Run one tile; see :meth:`Engine.run`."""
-        logits: NDArray[np.float32] = self._session.run(None, {self._input: hu.astype(np.float32)[None, None]})[0][0]
-        return logits
+            return self._engine.run(hu)
+        except RuntimeError as error:
+            if self._reopen is None:
+                raise
+            _log.error("device_failed", engine=self.name, device=self.device, error=complaint(error))
+            reopen, self._reopen = self._reopen, None
+            self._engine = reopen()
+            return self._engine.run(hu)
 
 
 def open_engine(
@@ -151,6 +120,9 @@ def open_engine(
     precision: str = "auto",
     threads: int = 0,
     cache: Path | None = None,
+    device: str = "auto",
+    patch: tuple[int, int, int] | None = None,
+    memory_mib: int = 0,
 ) -> Engine:
     """Compile a pack's network.
 
@@ -161,56 +133,77 @@ def open_engine(
     engine
         ``"openvino"``, ``"onnxruntime"``, or ``"auto"``: OpenVINO, and ONNX Runtime when that fails.
     precision
-        ``"int8"``, ``"bf16"``, ``"f32"``, or ``"auto"``: the first of these that the pack has for the engine.
+        ``"int8"``, ``"bf16"``, ``"f32"``, or ``"auto"``: the first of these that the pack has for the engine and whose
+        accuracy gate, where it has one, was passed.
     threads
         CPU threads; 0 takes all.
     cache
-        Folder for OpenVINO's compiled models, or ``None``.
+        Folder for compiled networks, or ``None``.
+    device
+        ``"CPU"``, ``"GPU"``, ``"NPU"``, or ``"auto"``, which is the CPU here: what was measured is chosen by
+        :mod:`appliance.packs.runtime`. A device that is not there, or cannot compile the network or compute it, is
+        replaced by the CPU; the engine's ``device`` says so.
+    patch
+        Shape of a tile where it is not the manifest's.
+    memory_mib
+        Largest resident size that the configuration allows this process; 0 is none.
 
     Raises
     ------
     InferenceError
         No engine could compile the network; the sentence says what each answered.
+    NotEnoughMemoryError
+        It needs more memory than there is.
     PackError
         The pack does not hold the network in that precision.
     """
     wanted = ("openvino", "onnxruntime") if engine == "auto" else (engine,)
-    failures = []
-    missing = 0
-    for name in wanted:
-        found = _choose(pack, name, precision)
-        if found is None:
-            missing += 1
-            failures.append(f"{name}: the pack has no network for precision {precision}")
-            continue
-        path, chosen = found
-        try:
-            opened = _open(name, path, pack.manifest.input.patch, chosen, threads, cache)
-        except (ImportError, OSError, RuntimeError) as error:
-            said = " ".join(str(error).split())[:_LONGEST_COMPLAINT] or type(error).__name__
-            failures.append(f"{name}: {said}")
-            _log.warning("engine_failed", engine=name, pack=pack.name, precision=chosen, error=said)
-            continue
-        if precision not in {"auto", opened.precision}:
-            _log.warning("precision_differs", engine=name, asked=precision, used=opened.precision)
-        return opened
-    sentence = f"Pack {pack.name} {pack.version} cannot be run: " + "; ".join(failures) + "."
-    if missing == len(wanted):
-        raise PackError(sentence)
-    raise InferenceError(sentence)
+    shape = patch or pack.manifest.input.patch
+
+    def on(kind: str) -> Engine:
+        failures = []
+        missing = 0
+        for name in wanted:
+            found = _choose(pack, name, precision)
+            if found is None:
+                missing += 1
+                failures.append(f"{name}: the pack has no network for precision {precision}")
+                continue
+            path, chosen = found
+            try:
+                if name == "openvino":
+                    return OpenVinoEngine(
+                        path, shape, chosen, threads, cache, device=kind, digest=pack.digest, memory_mib=memory_mib
+                    )
+                return OnnxRuntimeEngine(path, threads, device=kind)
+            except NotEnoughMemoryError as error:
+                raise NotEnoughMemoryError(f"Pack {pack.name} {pack.version} cannot be run: {error}.") from error
+            except (ImportError, OSError, RuntimeError) as error:
+                said = complaint(error)
+                failures.append(f"{name}: {said}")
+                _log.warning("engine_failed", engine=name, device=kind, pack=pack.name, precision=chosen, error=said)
+        sentence = f"Pack {pack.name} {pack.version} cannot be run: " + "; ".join(failures) + "."
+        raise (PackError if missing == len(wanted) else InferenceError)(sentence)
+
+    opened = _opened(on, "CPU" if device == "auto" else device)
+    if precision not in {"auto", opened.precision}:
+        _log.warning("precision_differs", engine=opened.name, asked=precision, used=opened.precision)
+    return opened
+
+
+def _opened(on: Callable[[str], Engine], device: str) -> Engine:
+    if device == "CPU":
+        return on("CPU")
+    try:
+        return SteadyEngine(on(device), partial(on, "CPU"))
+    except InferenceError as error:
+        _log.warning("device_not_used", device=device, instead="CPU", why=str(error))
+        return on("CPU")
 
 
 def _choose(pack: Pack, engine: str, precision: str) -> tuple[Path, str] | None:
-    for candidate in _PREFERENCE if precision == "auto" else (precision,):
+    for candidate in pack.automatic(engine) if precision == "auto" else (precision,):
         path = pack.network(engine, candidate)
         if path is not None:
             return path, candidate
     return None
-
-
-def _open(
-    name: str, path: Path, patch: tuple[int, int, int], precision: str, threads: int, cache: Path | None
-) -> Engine:
-    if name == "openvino":
-        return OpenVinoEngine(path, patch, precision, threads, cache)
-    return OnnxRuntimeEngine(path, threads)

@@ -137,7 +137,7 @@ class TileSums:
         self._most_bytes = most_bytes
         self._repeats = repeats
         self._channels = 0
-        self._dtype = np.dtype(np.float32)
+        self._dtype: np.dtype[np.floating] = np.dtype(np.float32)
         counts = np.meshgrid(*(axis.count for axis in axes), indexing="ij")
         self._left = np.prod(counts, axis=0) * repeats
         self._held: dict[Index, NDArray[np.floating]] = {}
@@ -162,7 +162,8 @@ class TileSums:
         if not self._channels:
             self._prepare(logits.shape[0])
         self._check(logits)
-        for cell in product(*(axis.covered[number] for axis, number in zip(self._axes, tile, strict=True))):
+        a, b, c = (axis.covered[number] for axis, number in zip(self._axes, tile, strict=True))
+        for cell in product(a, b, c):
             inside = tuple(axis.inside(*at) for axis, *at in zip(self._axes, tile, cell, strict=True))
             self._left[cell] -= 1
             if self._left[cell] == 0:

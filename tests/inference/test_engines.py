@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from appliance.errors import InferenceError, PackError
-from appliance.inference import engines
+from appliance.inference import with_openvino
 from appliance.inference.engines import open_engine
 
 
@@ -35,7 +35,7 @@ def test_auto_falls_back_to_onnx_runtime(pack, monkeypatch):
     def broken():
         raise ImportError("libopenvino.so: cannot open shared object file")
 
-    monkeypatch.setattr(engines, "import_openvino", broken)
+    monkeypatch.setattr(with_openvino, "import_openvino", broken)
     engine = open_engine(pack)
     assert (engine.name, engine.precision) == ("onnxruntime", "f32")
 
@@ -44,7 +44,7 @@ def test_no_engine_at_all_is_a_sentence(pack, monkeypatch):
     def broken():
         raise ImportError("libopenvino.so is missing")
 
-    monkeypatch.setattr(engines, "import_openvino", broken)
+    monkeypatch.setattr(with_openvino, "import_openvino", broken)
     with pytest.raises(InferenceError, match=r"libopenvino\.so is missing"):
         open_engine(pack, engine="openvino")
 
