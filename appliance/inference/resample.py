@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -224,22 +224,93 @@ def apply_weights(
     -------
     NDArray[np.float32]
     """
+    out = np.empty([matrix.shape[0] for matrix in weights], np.float32)
+    for first, values in resampled_slabs(array, weights, clip):
+        out[first : first + values.shape[0]] = values
+    return out
+
+
+def resampled_slabs(
+    array: NDArray[np.generic],
+    weights: Sequence[NDArray[np.float32]],
+    clip: tuple[float, float] | None = None,
+) -> Iterator[tuple[int, NDArray[np.float32]]]:
+    """Resample as :func:`apply_weights` does, and give away each slab of slices as soon as it is complete.
+
+    Yields
+    ------
+    first : int
+        Where the slab begins along the first axis.
+    values : NDArray[np.float32]
+        ``(some slices, rows, columns)``.
+    """
     along_slices, along_rows, along_columns = weights
     columns_t = np.ascontiguousarray(along_columns.T)
-    out = np.zeros((along_slices.shape[0], along_rows.shape[0], along_columns.shape[0]), np.float32)
-    flat = out.reshape(out.shape[0], -1)
-    for start in range(0, array.shape[0], _SLAB):
+    count_out, count_in = along_slices.shape
+    # Slices up to this one of the array must have come before a slice of the result, and all before it, are complete.
+    reach = np.where(along_slices != 0, np.arange(count_in), -1).max(axis=1)
+    complete = np.maximum.accumulate(reach)
+    begun = np.zeros((0, along_rows.shape[0], along_columns.shape[0]), np.float32)
+    base = 0
+    for start in range(0, count_in, _SLAB):
         slab = array[start : start + _SLAB].astype(np.float32)
+        stop = start + slab.shape[0]
         if clip is not None:
             np.clip(slab, *clip, out=slab)
         narrow = slab.reshape(-1, slab.shape[2]) @ columns_t
         small = along_rows @ narrow.reshape(slab.shape[0], slab.shape[1], -1)
-        share = along_slices[:, start : start + _SLAB]
+        share = along_slices[:, start:stop]
         used = np.flatnonzero(share.any(axis=1))
+        last = max(base + begun.shape[0], int(used[-1]) + 1 if used.size else 0)
+        if last > base + begun.shape[0]:
+            more = np.zeros((last - base - begun.shape[0], *begun.shape[1:]), np.float32)
+            begun = np.concatenate([begun, more]) if begun.shape[0] else more
         if used.size:
-            first, last = int(used[0]), int(used[-1]) + 1
-            flat[first:last] += share[first:last] @ small.reshape(small.shape[0], -1)
-    return out
+            first = int(used[0])
+            begun[first - base : last - base] += (share[first:last] @ small.reshape(small.shape[0], -1)).reshape(
+                last - first, *begun.shape[1:]
+            )
+        done = int(np.searchsorted(complete, stop)) if stop < count_in else count_out
+        if done > base:
+            yield base, begun[: done - base]
+            begun, base = begun[done - base :].copy(), done
+
+
+def resample_hounsfield(
+    array: NDArray[np.int16],
+    weights: Sequence[NDArray[np.float32]],
+    grid: CanonicalGrid,
+    clip_hu: tuple[float, float] | None = None,
+    *,
+    clip_result: bool = False,
+) -> NDArray[np.int16]:
+    """Resample Hounsfield units to a grid; only some slices at a time are ever floats, however fine the grid is.
+
+    Parameters
+    ----------
+    array
+        In the volume's axes.
+    weights
+        One ``(out, in)`` matrix per axis of the volume.
+    grid
+        Whose shape the matrices give.
+    clip_hu
+        Limits put on the array first, or ``None``.
+    clip_result
+        Put them on the result too.
+
+    Returns
+    -------
+    NDArray[np.int16]
+        In the grid's axes, C-contiguous.
+    """
+    hu = np.empty(grid.shape, np.int16)
+    in_volume_axes = grid.to_volume_axes(hu)
+    for first, values in resampled_slabs(array, weights, clip_hu):
+        if clip_result and clip_hu is not None:
+            np.clip(values, *clip_hu, out=values)
+        in_volume_axes[first : first + values.shape[0]] = np.rint(values, out=values)
+    return hu
 
 
 def to_canonical(
@@ -273,15 +344,10 @@ def to_canonical(
     if method == "nnunet":
         grid = canonical_grid(volume.shape, volume.affine, spacing_mm, fitted=True)
         weights = _nnunet_weights(volume, grid, spacing_mm)
-        resampled = apply_weights(volume.hu, weights, clip_hu)
-        if clip_hu is not None:
-            # A spline overshoots at edges; nnU-Net keeps the result within the range of the image.
-            np.clip(resampled, *clip_hu, out=resampled)
-        hu = grid.from_volume_axes(resampled)
-    else:
-        grid = canonical_grid(volume.shape, volume.affine, spacing_mm)
-        hu = grid.from_volume_axes(resample_to(volume.hu, grid, clip_hu))
-    return np.ascontiguousarray(np.rint(hu)).astype(np.int16), grid
+        # A spline overshoots at edges; nnU-Net keeps the result within the range of the image.
+        return resample_hounsfield(volume.hu, weights, grid, clip_hu, clip_result=True), grid
+    grid = canonical_grid(volume.shape, volume.affine, spacing_mm)
+    return resample_hounsfield(volume.hu, _triangle_weights(volume.shape, grid), grid, clip_hu), grid
 
 
 def _nnunet_weights(
@@ -301,10 +367,11 @@ def resample_to(
     array: NDArray[np.generic], grid: CanonicalGrid, clip: tuple[float, float] | None = None
 ) -> NDArray[np.float32]:
     """Resample an array on the volume's grid, staying in the volume's axis order."""
+    return apply_weights(array, _triangle_weights(array.shape, grid), clip)
+
+
+def _triangle_weights(shape: tuple[int, ...], grid: CanonicalGrid) -> list[NDArray[np.float32]]:
     counts = [0, 0, 0]
     for grid_axis, volume_axis in enumerate(grid.axes):
         counts[volume_axis] = grid.shape[grid_axis]
-    weights = [
-        triangle_weights(array.shape[axis], grid.first_index[axis], grid.step[axis], counts[axis]) for axis in range(3)
-    ]
-    return apply_weights(array, weights, clip)
+    return [triangle_weights(shape[axis], grid.first_index[axis], grid.step[axis], counts[axis]) for axis in range(3)]

@@ -10,6 +10,8 @@ from appliance.inference.resample import (
     apply_weights,
     canonical_grid,
     nearest_axes,
+    nearest_weights,
+    spline_weights,
     to_canonical,
     triangle_weights,
 )
@@ -126,3 +128,28 @@ def test_full_resolution_is_never_held_in_float():
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < volume.hu.size * 4 * 0.6
+
+
+@pytest.mark.parametrize("method", ["area", "nnunet"])
+def test_not_even_a_grid_as_fine_as_the_scan_is_held_in_float(method):
+    import tracemalloc
+
+    volume = Volume(np.zeros((600, 96, 96), np.int16), affine((1.0, 0.8, 0.8)))
+    tracemalloc.start()
+    hu, _ = to_canonical(volume, (0.9, 0.8, 0.8), method=method)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak - hu.nbytes < volume.hu.size * 4 * 0.6
+
+
+@given(count=st.integers(1, 70), out=st.integers(1, 90), method=st.sampled_from(["spline", "nearest", "triangle"]))
+@settings(max_examples=40, deadline=None)
+def test_slab_by_slab_equals_the_whole_product(count, out, method):
+    array = np.random.default_rng(count).normal(0, 300, (count, 3, 4)).astype(np.float32)
+    along = {
+        "spline": lambda: spline_weights(count, out),
+        "nearest": lambda: nearest_weights(count, out),
+        "triangle": lambda: triangle_weights(count, 0.5 * (count - 1) / max(out, 1), count / out, out),
+    }[method]()
+    weights = [along, np.eye(3, dtype=np.float32), np.eye(4, dtype=np.float32)]
+    np.testing.assert_allclose(apply_weights(array, weights), np.tensordot(along, array, 1), atol=0.01)
