@@ -94,8 +94,8 @@ def search(
         tell(_sentence(len(kept), len(network.layers), judged))
         labels = tuple(layer.label for layer in network.layers if layer.name in kept)
         found = Found(judged, labels, tuple(attempts), engine, _problem(judged, engine))
-        # Keeping more layers cannot show a structure that no scan holds, nor make an INT8 network of a float one.
-        if not judged.fell:
+        # Keeping more layers cannot show a structure that no scan holds, nor make INT8 of what is mostly float already.
+        if not judged.fell or engine.precision != "int8":
             break
         plan.learn(quantised)
     if found is None:  # pragma: no cover  # the plan always holds a first attempt
