@@ -41,6 +41,7 @@ class ReasonCode(StrEnum):
     KERNEL_TOO_SHARP = "kernel_too_sharp"
     KVP_UNSUITABLE = "kvp_unsuitable"
     AGE_OUT_OF_RANGE = "age_out_of_range"
+    BETTER_SERIES = "better_series"
     REGION_NOT_COVERED = "region_not_covered"
     # --- the quality of the scan or of the organ map ------------------------------------------------
     AIR_NOT_CALIBRATED = "air_not_calibrated"

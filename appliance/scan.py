@@ -148,6 +148,41 @@ class Acquisition:
     gantry_tilt_degrees: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class SeriesSketch:
+    """What the headers of a usable series say, before any pixel is read; enough to choose between reconstructions.
+
+    Attributes
+    ----------
+    study_instance_uid, series_instance_uid, frame_of_reference_uid
+        Identifiers copied from the header.
+    series_number
+        As people know it; ``None`` when the header is silent.
+    acquisition_numbers
+        Acquisition Number (0020,0012) of its images; empty when the header is silent.
+    extent_mm
+        Lowest and highest slice along the common normal, mm.
+    slice_spacing_mm
+        Distance between slices.
+    acquisition
+        How it was made.
+    """
+
+    study_instance_uid: str
+    series_instance_uid: str
+    frame_of_reference_uid: str
+    series_number: int | None
+    acquisition_numbers: frozenset[int]
+    extent_mm: tuple[float, float]
+    slice_spacing_mm: float
+    acquisition: Acquisition
+
+    @property
+    def slice_thickness_mm(self) -> float:
+        """The larger of the nominal thickness and the distance between slices, mm."""
+        return max(self.slice_spacing_mm, self.acquisition.slice_thickness_mm or 0.0)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Scan:
     """One CT series, ready to be asked questions.

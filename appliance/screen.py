@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import time
+from contextlib import suppress
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING
 
@@ -22,11 +23,11 @@ if TYPE_CHECKING:
 
     from appliance.anatomy.derived import Anatomy
     from appliance.anatomy.organ_map import OrganMap
-    from appliance.config import Settings, WorkSettings
+    from appliance.config import Settings
     from appliance.dicom.image.headers import InstanceHeader
     from appliance.packs.rules import Rules
-    from appliance.packs.runtime import Fallback, Runtime, Snapshot
-    from appliance.scan import Scan
+    from appliance.packs.runtime import Computing, Fallback, Runtime, Snapshot
+    from appliance.scan import Scan, SeriesSketch
     from appliance.screenings.guards import ImageJudgement
     from appliance.screenings.planner import PlanEntry
 
@@ -41,6 +42,7 @@ def screen_series(
     instances: Sequence[Path] | Sequence[InstanceHeader],
     *,
     settings: Settings,
+    others: Sequence[Sequence[Path] | Sequence[InstanceHeader]] = (),
     out_directory: Path | None = None,
     revision: int = 1,
     on_stage: Callable[[str], None] = _ignore_stage,
@@ -53,6 +55,8 @@ def screen_series(
         The series' files, any order, or their headers where they have been read already.
     settings
         Effective configuration.
+    others
+        The other series of the study, as far as they are known; each screening runs on the one that suits it best.
     out_directory
         An existing folder that receives ``report.json``, ``organ_map.nii.gz``, ``organ_map.json`` and
         ``key_images/*.png``. ``None`` writes nothing.
@@ -70,9 +74,8 @@ def screen_series(
     """
     from appliance.anatomy.coverage import regions
     from appliance.anatomy.derived import Anatomy
-    from appliance.anatomy.mapper import map_with
-    from appliance.anatomy.merge import merge
     from appliance.anatomy.plausibility import implausible
+    from appliance.anatomy.stages import map_in_stages
     from appliance.dicom.image.volume import build_scan
     from appliance.screenings.guards import judge
 
@@ -83,7 +86,7 @@ def screen_series(
 
     runtime = _runtime(settings)
     snapshot = runtime.snapshot()  # one choice of packs from here to the report
-    planned = plan(scan, set(snapshot.providers), settings.screenings)
+    planned = plan(scan, set(snapshot.providers), settings.screenings, _study(instances, others))
     on_stage("planned")
 
     maps: list[OrganMap] = []
@@ -93,8 +96,7 @@ def screen_series(
     coverage: tuple[str, ...] = ()
     if planned.needs_organ_map:
         on_stage("organ map")
-        maps = [map_with(scan.volume, item.pack, item.engine()) for item in snapshot.packs]
-        organs = merge(maps, snapshot.providers, settings.packs.prefer)
+        maps, organs = map_in_stages(scan.volume, snapshot.packs, snapshot.providers, settings.packs.prefer)
         anatomy = Anatomy(scan.volume, organs, implausible(organs))
         image, coverage = judge(scan, organs, anatomy.doubts), regions(organs)
     mapped = time.monotonic()
@@ -121,9 +123,23 @@ def screen_series(
     if out_directory is not None:
         on_stage("writing")
         _write(out_directory, report, scan, organs)
-        if maps:
-            _run_shadows(runtime, snapshot, scan, maps, settings.box.packs)
+        if organs is not None:
+            _run_shadows(runtime, snapshot, scan, maps, organs, settings.box.packs)
     return report
+
+
+def _study(
+    own: Sequence[Path] | Sequence[InstanceHeader], others: Sequence[Sequence[Path] | Sequence[InstanceHeader]]
+) -> tuple[SeriesSketch, Sequence[SeriesSketch]] | None:
+    """Sketch the series of a study; what cannot be used is no choice."""
+    from appliance.dicom.image.stack import sketch_series
+    from appliance.errors import InputRefusedError
+
+    sketches = []
+    for series in others:
+        with suppress(InputRefusedError):
+            sketches.append(sketch_series(series))
+    return (sketch_series(own), sketches) if sketches else None
 
 
 def prepare(settings: Settings) -> None:
@@ -144,23 +160,26 @@ def take_fallbacks(settings: Settings) -> list[Fallback]:
 
 def _runtime(settings: Settings) -> Runtime:
     from appliance.packs.rules import Rules
+    from appliance.packs.runtime import Computing
 
-    return _runtime_of(Rules.from_settings(settings), settings.work)
+    return _runtime_of(Rules.from_settings(settings), Computing.from_settings(settings))
 
 
 @lru_cache(maxsize=1)
-def _runtime_of(rules: Rules, work: WorkSettings) -> Runtime:
+def _runtime_of(rules: Rules, computing: Computing) -> Runtime:
     """Keep the compiled networks for the next scan; a child process screens many."""
-    from appliance.packs.runtime import Computing, Runtime
+    from appliance.packs.runtime import Runtime
 
-    return Runtime(rules, Computing(work.engine, work.precision, work.threads))
+    return Runtime(rules, computing)
 
 
-def _run_shadows(runtime: Runtime, snapshot: Snapshot, scan: Scan, maps: list[OrganMap], root: Path) -> None:
+def _run_shadows(
+    runtime: Runtime, snapshot: Snapshot, scan: Scan, maps: list[OrganMap], organs: OrganMap, root: Path
+) -> None:
     """Run shadow packs after the report is written; whatever happens to one changes nothing else."""
     import structlog
 
-    from appliance.anatomy.mapper import map_with
+    from appliance.anatomy.stages import map_region
     from appliance.packs import shadow
 
     active = {item.pack.name: item for item in maps}
@@ -169,7 +188,7 @@ def _run_shadows(runtime: Runtime, snapshot: Snapshot, scan: Scan, maps: list[Or
             continue
         try:
             opened = runtime.shadow(name, version)
-            found = shadow.compare(active[name], map_with(scan.volume, opened.pack, opened.engine()))
+            found = shadow.compare(active[name], map_region(scan.volume, opened, organs))
             shadow.record(root, name, version, active[name].pack.version, found)
         except Exception as error:  # noqa: BLE001  # a shadow must not cost the scan anything
             structlog.get_logger().error("shadow_failed", pack=name, version=version, error=type(error).__name__)

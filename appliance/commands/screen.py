@@ -63,8 +63,13 @@ def run(paths: Sequence[Path], *, settings: Settings, out: Path | None, as_json:
         reports = []
         for number, series in enumerate(inputs.series, start=1):
             folder = _folder(out, number, len(inputs.series))
-            reports.append(_one_series(series, settings, folder, errors, number, len(inputs.series)))
+            others = [other for other in inputs.series if other is not series and _same_study(other, series)]
+            reports.append(_one_series(series, others, settings, folder, errors, number, len(inputs.series)))
     return _print(reports, as_json=as_json, several=len(inputs.series) > 1)
+
+
+def _same_study(one: SeriesFiles, other: SeriesFiles) -> bool:
+    return bool(one.study_instance_uid) and one.study_instance_uid == other.study_instance_uid
 
 
 def _folder(out: Path | None, number: int, count: int) -> Path | None:
@@ -79,7 +84,13 @@ def _folder(out: Path | None, number: int, count: int) -> Path | None:
 
 
 def _one_series(
-    series: SeriesFiles, settings: Settings, folder: Path | None, console: Console, number: int, count: int
+    series: SeriesFiles,
+    others: Sequence[SeriesFiles],
+    settings: Settings,
+    folder: Path | None,
+    console: Console,
+    number: int,
+    count: int,
 ) -> dict[str, Any]:
     from appliance.screen import screen_series
 
@@ -92,7 +103,13 @@ def _one_series(
                 spinner.update(prefix + stage)
 
         try:
-            report = screen_series(series.headers, settings=settings, out_directory=folder, on_stage=show)
+            report = screen_series(
+                series.headers,
+                settings=settings,
+                others=[other.headers for other in others],
+                out_directory=folder,
+                on_stage=show,
+            )
         except InputRefusedError as error:
             if folder is not None and count > 1:
                 folder.rmdir()  # nothing was written for a series that cannot be used

@@ -55,6 +55,8 @@ class Needs:
         The scan must be without intravenous contrast.
     maximum_slice_mm
         Largest slice thickness or spacing; ``None`` for any.
+    preferred_slice_mm
+        Slice thickness to choose among several reconstructions; ``None`` for the thinnest.
     kernels
         Kernel families that are allowed; empty for any.
     kvp_range
@@ -66,6 +68,7 @@ class Needs:
     structures: tuple[str, ...]
     contrast_free: bool = True
     maximum_slice_mm: float | None = None
+    preferred_slice_mm: float | None = None
     kernels: tuple[KernelFamily, ...] = ()
     kvp_range: tuple[float, float] | None = None
     age_range_years: tuple[float, float] | None = None

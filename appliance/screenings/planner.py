@@ -13,13 +13,14 @@ from appliance.anatomy.structures import with_wholes
 from appliance.reasons import Reason, ReasonCode
 from appliance.screenings.contract import Needs, Outcome, Status
 from appliance.screenings.registry import screenings
+from appliance.screenings.series_choice import better_series
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from appliance.anatomy.derived import Anatomy
     from appliance.anatomy.organ_map import OrganMap
-    from appliance.scan import Scan
+    from appliance.scan import Scan, SeriesSketch
     from appliance.screenings.contract import Screening
     from appliance.screenings.guards import ImageJudgement
 
@@ -46,7 +47,12 @@ class Plan:
         return any(entry.reason is None for entry in self.entries)
 
 
-def plan(scan: Scan, provided: Collection[str], settings: Any) -> Plan:
+def plan(
+    scan: Scan,
+    provided: Collection[str],
+    settings: Any,
+    study: tuple[SeriesSketch, Sequence[SeriesSketch]] | None = None,
+) -> Plan:
     """Decide from the header which screenings may run.
 
     Parameters
@@ -57,13 +63,18 @@ def plan(scan: Scan, provided: Collection[str], settings: Any) -> Plan:
         Structure names that the installed packs provide.
     settings
         The ``screenings`` section of the configuration.
+    study
+        This series and the study's other usable ones, where there are others to choose from.
     """
     entries = []
     provided = with_wholes(provided)
     for name, screening in screenings().items():
         own = getattr(settings, name)
         needs = screening.needs(own)
-        entries.append(PlanEntry(screening, own, needs, _reason_from_header(scan, provided, own, needs)))
+        reason = _reason_from_header(scan, provided, own, needs)
+        if reason is None and study is not None:
+            reason = better_series(*study, needs, _unsuitable)
+        entries.append(PlanEntry(screening, own, needs, reason))
     return Plan(tuple(entries))
 
 
@@ -73,10 +84,14 @@ def _reason_from_header(scan: Scan, provided: Collection[str], settings: Any, ne
     missing = [name for name in needs.structures if name not in provided]
     if missing:
         return Reason(ReasonCode.STRUCTURE_NOT_PROVIDED, f"no installed pack provides {', '.join(missing)}")
-    return _slice_thickness(scan, needs) or _kernel(scan, needs) or _tube_voltage(scan, needs) or _age(scan, needs)
+    return _unsuitable(scan, needs) or _age(scan, needs)
 
 
-def _slice_thickness(scan: Scan, needs: Needs) -> Reason | None:
+def _unsuitable(scan: Scan | SeriesSketch, needs: Needs) -> Reason | None:
+    return _slice_thickness(scan, needs) or _kernel(scan, needs) or _tube_voltage(scan, needs)
+
+
+def _slice_thickness(scan: Scan | SeriesSketch, needs: Needs) -> Reason | None:
     # 1 % above the limit is rounding in the header, not a thicker slice
     if needs.maximum_slice_mm is not None and scan.slice_thickness_mm > needs.maximum_slice_mm * 1.01:
         return Reason(
@@ -86,7 +101,7 @@ def _slice_thickness(scan: Scan, needs: Needs) -> Reason | None:
     return None
 
 
-def _kernel(scan: Scan, needs: Needs) -> Reason | None:
+def _kernel(scan: Scan | SeriesSketch, needs: Needs) -> Reason | None:
     family = scan.acquisition.kernel_family
     if needs.kernels and family not in needs.kernels:
         allowed = ", ".join(kernel.value for kernel in needs.kernels)
@@ -94,7 +109,7 @@ def _kernel(scan: Scan, needs: Needs) -> Reason | None:
     return None
 
 
-def _tube_voltage(scan: Scan, needs: Needs) -> Reason | None:
+def _tube_voltage(scan: Scan | SeriesSketch, needs: Needs) -> Reason | None:
     kvp = scan.acquisition.kvp
     if needs.kvp_range is None:
         return None

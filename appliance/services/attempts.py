@@ -43,6 +43,7 @@ _START_WITHIN_S = 180.0
 _WATCH_INTERVAL_S = 0.25
 _FIRST_PAUSE_S = 1.0
 _LONGEST_PAUSE_S = 60.0
+_MOST_SERIES = 12  # a study has a handful of reconstructions; their headers are read for every one of them
 
 _DOES_NOT_START = "screener_does_not_start"
 _ENDS = {"result", "refused", "error", "unable"}
@@ -182,9 +183,18 @@ class Attempts:
         if self._child is None:
             return  # as good as one that ended; the limits notice it
         try:
-            self._child.screen(scan.id, paths, folder, scan.revision)
+            self._child.screen(scan.id, paths, folder, scan.revision, self._others(scan))
         except ScreenerLostError as error:
             self._lost(ReasonCode.WORKER_LOST, str(error))
+
+    def _others(self, scan: ScanRow) -> list[list[Path]]:
+        """Files of the study's other series, so that each screening can take the one that suits it best."""
+        found = []
+        for other in self._store.scans.same_study(scan)[:_MOST_SERIES]:
+            used = self._store.instances.of_scan(other.id)
+            if used and not any(item.pruned for item in used):
+                found.append([self._settings.box.spool / item.path for item in used])
+        return found
 
     def _refuse_incomplete(self, scan: ScanRow, gone: int) -> None:
         text = (

@@ -58,6 +58,7 @@ class ScreenSeries(Protocol):
         out_directory: Path,
         revision: int,
         on_stage: Callable[[str], None],
+        others: Sequence[Sequence[Path]],
     ) -> object:
         """Screen one series and write its report into ``out_directory``."""
         ...
@@ -165,6 +166,7 @@ def _serve(job: dict[str, Any], screen: ScreenSeries, settings: Settings, line: 
             out_directory=Path(job["out"]),
             revision=int(job["revision"]),
             on_stage=say_stage,
+            others=[[Path(path) for path in series] for series in job.get("others", ())],
         )
     except InputRefusedError as error:
         line.say("refused", job=number, code=error.reason.code.value, text=error.reason.text)

@@ -99,8 +99,10 @@ class ScreenerProcess:
         """Seconds since it was started."""
         return time.monotonic() - self._started
 
-    def screen(self, job: int, paths: Sequence[Path], out: Path, revision: int) -> None:
-        """Give it one series.
+    def screen(
+        self, job: int, paths: Sequence[Path], out: Path, revision: int, others: Sequence[Sequence[Path]] = ()
+    ) -> None:
+        """Give it one series, and where the study has others, theirs to choose from.
 
         Raises
         ------
@@ -108,7 +110,14 @@ class ScreenerProcess:
             It does not take it.
         """
         self.jobs += 1
-        content = {"job": job, "paths": [str(path) for path in paths], "out": str(out), "revision": revision}
+        content: dict[str, Any] = {
+            "job": job,
+            "paths": [str(path) for path in paths],
+            "out": str(out),
+            "revision": revision,
+        }
+        if others:
+            content["others"] = [[str(path) for path in series] for series in others]
         self._send(json.dumps(content).encode())
 
     def messages(self, timeout_s: float) -> list[dict[str, Any]]:

@@ -283,6 +283,17 @@ class Scans:
         marks = ", ".join("?" for _ in states)
         return self._select(f"WHERE state IN ({marks}) ORDER BY id LIMIT ?", (*states, limit))
 
+    def same_study(self, scan: ScanRow) -> list[ScanRow]:
+        """Return the study's other scans that are whole and were not refused, oldest first."""
+        if not scan.study_instance_uid:
+            return []
+        unusable = (ScanState.RECEIVING, ScanState.REFUSED, ScanState.FAILED)
+        marks = ", ".join("?" for _ in unusable)
+        return self._select(
+            f"WHERE study_instance_uid = ? AND id <> ? AND state NOT IN ({marks}) ORDER BY id",
+            (scan.study_instance_uid, scan.id, *unusable),
+        )
+
     def done_since(self, at: float) -> list[ScanRow]:
         """Return the scans that became ``done`` at a time or later, Unix time."""
         return self._select("WHERE state = 'done' AND finished_at >= ? ORDER BY finished_at", (at,))

@@ -41,8 +41,7 @@ def screened(patient, tmp_path_factory):
 
 def test_the_test_patient_is_screened(screened):
     report, _ = screened
-    (emphysema,) = report["screenings"]
-    assert emphysema["name"] == "emphysema"
+    emphysema = next(item for item in report["screenings"] if item["name"] == "emphysema")
     assert emphysema["status"] in {"finding", "normal"}
     assert report["scan"]["contrast"] == "none"
     assert "chest" in report["scan"]["coverage"]
@@ -241,3 +240,16 @@ def test_the_real_plain_chest_reads_as_it_was_read_by_hand(run):
     values = {(item["name"], item["site"]): item["value"] for item in emphysema["measurements"]}
     assert values["lung_volume_ml", None] == pytest.approx(5200, rel=0.06)
     assert values["laa950_percent", None] == pytest.approx(1.1, abs=0.6)
+
+
+def test_of_two_reconstructions_one_is_screened_and_the_other_names_it(patient, run, tmp_path):
+    study = tmp_path / "study"
+    shutil.copytree(patient, study / "soft")
+    write_series(replace(SMALL, kernel="medium"), study / "medium")
+    ran = run("screen", study, "--json")
+    assert ran.exit_code == 0
+    by_kernel = {report["scan"]["kernel_family"]: report["screenings"] for report in json.loads(ran.output)}
+    for soft, medium in zip(by_kernel["soft"], by_kernel["medium"], strict=True):
+        if soft["reason"] is None or soft["status"] == "abstained":
+            assert medium["reason"]["code"] == "better_series", medium["name"]
+    assert any(item["reason"] and item["reason"]["code"] == "better_series" for item in by_kernel["medium"])

@@ -28,6 +28,7 @@ def screen(
     out_directory: Path,
     revision: int,
     on_stage: Callable[[str], None],
+    others: Sequence[Sequence[Path]],
 ) -> None:
     """Read the headers, behave as told, and leave a report that names the instances."""
     headers = [read_header(path) for path in paths]
@@ -44,6 +45,7 @@ def screen(
     (out_directory / "key_images" / "emphysema.png").write_bytes(b"png")
     content = report(scan={"slices": len(headers), "revision": revision})
     content["instances"] = sorted(header.sop_instance_uid for header in headers)
+    content["others"] = sorted(read_header(series[0]).series_instance_uid for series in others)
     (out_directory / "report.json").write_text(json.dumps(content))
 
 

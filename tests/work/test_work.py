@@ -97,6 +97,21 @@ def test_series_that_come_while_it_works_are_taken(
     assert [scan.state for scan in finished(4)] == [ScanState.DONE] * 4
 
 
+def test_a_series_is_told_of_the_study_s_others(
+    working: Callable[..., Any],
+    scanner: Scanner,
+    finished: Callable[[int], list[ScanRow]],
+    settings: Settings,
+) -> None:
+    for series in ("1.1", "1.2", "1.3"):
+        scanner.send(series, 3, study="7.7" if series != "1.3" else "7.8")
+    working()
+    for scan in finished(3):
+        content = json.loads((settings.box.results / scan.folder / "report.json").read_text())
+        others = {"1.1": ["1.2"], "1.2": ["1.1"], "1.3": []}[scan.series_instance_uid]
+        assert content["others"] == others
+
+
 def test_a_late_instance_is_screened_as_revision_2(
     working: Callable[..., Any], scanner: Scanner, store: Store, finished: Callable[[int], list[ScanRow]]
 ) -> None:
