@@ -49,7 +49,7 @@ def native_mask(
     if crop is None:
         box = box or (slice(0, 0), slice(0, 0), slice(0, 0))
         return box, np.zeros([part.stop - part.start for part in box], dtype=bool)
-    distance = _signed_distance_mm(mask[crop], organs.spacing_mm)
+    distance = signed_distance_mm(mask[crop], organs.spacing_mm)
     if box is None:
         box = _box_in_volume(crop, np.asarray(np.linalg.inv(to_map), dtype=np.float64), volume.shape)
     start = np.array([part.start for part in box], dtype=np.float64)
@@ -69,7 +69,7 @@ def _bounding_box(mask: NDArray[np.bool_], margin: int) -> Box | None:
     return slices[0], slices[1], slices[2]
 
 
-def _signed_distance_mm(mask: NDArray[np.bool_], spacing_mm: tuple[float, float, float]) -> NDArray[np.float32]:
+def signed_distance_mm(mask: NDArray[np.bool_], spacing_mm: tuple[float, float, float]) -> NDArray[np.float32]:
     """Distance to the surface, negative inside; the surface lies half a voxel outside the last voxel centre.
 
     Beyond the map's border a structure goes on: an organ cut by the scan is not rounded off at its last slice.

@@ -1,0 +1,193 @@
+"""Pulmonary artery: how wide the trunk is where it divides, alone and against the ascending aorta.
+
+The widest diameter of the main pulmonary artery across its course at the level of the bifurcation, as in the Framingham
+Heart Study's reference values for plain CT (Truong et al., Circ Cardiovasc Imaging 2012;5:147–154): the 90th percentile
+of healthy people is 29 mm in men and 27 mm in women.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from pydantic import Field
+
+from appliance.anatomy.plausibility import cut_off
+from appliance.anatomy.pulmonary_trunk import Trunk, pulmonary_trunk
+from appliance.anatomy.vessels import Stretch, aorta
+from appliance.reasons import Reason, ReasonCode
+from appliance.screenings.contract import (
+    Finding,
+    Measurement,
+    Needs,
+    Outcome,
+    ScreeningSettings,
+    Status,
+)
+from appliance.screenings.cross_section_picture import section_evidence
+
+if TYPE_CHECKING:
+    from appliance.anatomy.derived import Anatomy
+    from appliance.scan import Scan
+    from appliance.screenings.contract import Evidence
+
+#: Planes before the bifurcation in which the widest place is looked for (3 mm apart).
+_PLANES = 6
+#: The ascending aorta is measured in the plane nearest in height, at most this far away, mm.
+_SAME_LEVEL_MM = 5.0
+_SITE = "pulmonary_trunk"
+
+
+class PulmonaryArterySettings(ScreeningSettings):
+    """Thresholds and limits of the pulmonary artery screening."""
+
+    men_mm: float = Field(29.0, title="Reported in men from, mm (Truong 2012: 90th percentile)", ge=25, le=40)
+    women_mm: float = Field(27.0, title="Reported in women from, mm (Truong 2012: 90th percentile)", ge=23, le=40)
+    maximum_ratio: float = Field(
+        1.0, title="Reported when wider than the ascending aorta by more than this factor", ge=0.8, le=1.5
+    )
+    maximum_slice_mm: float = Field(5.0, title="Thickest slices accepted, mm", gt=0, le=5)
+    minimum_clear_percent: float = Field(
+        40.0,
+        title="A plane is trusted when at least this share of its border lies against fat or lung, %",
+        ge=20,
+        le=90,
+    )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Widest:
+    trunk: Trunk
+    plane: int
+    diameter_mm: float
+    aorta_mm: float | None
+
+    @property
+    def ratio(self) -> float | None:
+        return None if self.aorta_mm is None else self.diameter_mm / self.aorta_mm
+
+
+class PulmonaryArteryScreening:
+    """Diameter of the main pulmonary artery at the bifurcation, and its ratio to the ascending aorta there."""
+
+    name = "pulmonary_artery"
+    title = "Pulmonary artery"
+    order = 30
+    settings_model = PulmonaryArterySettings
+
+    def needs(self, settings: PulmonaryArterySettings) -> Needs:
+        """A plain scan of any kernel."""
+        return Needs(
+            structures=("pulmonary_trunk", "aorta", "vertebral_bodies", "body"),
+            contrast_free=True,
+            maximum_slice_mm=settings.maximum_slice_mm,
+            age_range_years=(18.0, 120.0),
+        )
+
+    def run(self, scan: Scan, anatomy: Anatomy, settings: PulmonaryArterySettings) -> Outcome:
+        """Measure, or abstain with a reason."""
+        answer = _widest(anatomy, settings)
+        if isinstance(answer, Reason):
+            return Outcome(Status.ABSTAINED, reason=answer)
+        return _outcome(scan, anatomy, answer, settings)
+
+
+def _widest(anatomy: Anatomy, settings: PulmonaryArterySettings) -> _Widest | Reason:
+    organs = anatomy.organs
+    if not organs.mask(_SITE).any():
+        return Reason(ReasonCode.REGION_NOT_COVERED, "the pulmonary trunk is not in the scan")
+    ends = cut_off(organs, _SITE)
+    if ends:
+        where = " and the ".join(sorted(ends))
+        return Reason(ReasonCode.ORGAN_CUT_OFF, f"the pulmonary trunk is cut off at the {where} of the scan")
+    trunk = pulmonary_trunk(anatomy)
+    if trunk is None:
+        text = "the place where the pulmonary trunk divides was not found in the organ map"
+        return Reason(ReasonCode.ORGAN_IMPLAUSIBLE, text)
+    borders = trunk.borders
+    planes = np.arange(len(borders.clear))[-_PLANES:]
+    trusted = borders.clear[planes] * 100.0 >= settings.minimum_clear_percent
+    if 2 * np.count_nonzero(trusted) < len(planes):
+        text = "the border of the pulmonary trunk cannot be told from its neighbours where it divides"
+        return Reason(ReasonCode.ORGAN_IMPLAUSIBLE, text)
+    widths = np.where(trusted, borders.level_mm(planes), 0.0)
+    at = int(np.argmax(widths))
+    plane = int(planes[at])
+    return _Widest(trunk, plane, float(widths[at]), _aorta_mm(anatomy, float(borders.course.points_mm[plane, 2])))
+
+
+def _aorta_mm(anatomy: Anatomy, height_mm: float) -> float | None:
+    """Diameter of the ascending aorta at a height, mm; ``None`` where none is seen there."""
+    if "aorta" in anatomy.doubts:
+        return None
+    for branch in aorta(anatomy):
+        planes = branch.planes(Stretch.ASCENDING)
+        if not len(planes):
+            continue
+        apart = np.abs(branch.borders.course.points_mm[planes, 2] - height_mm)
+        if apart.min() <= _SAME_LEVEL_MM:
+            return float(branch.borders.longest_mm(planes)[int(np.argmin(apart))])
+    return None
+
+
+def _threshold(scan: Scan, settings: PulmonaryArterySettings) -> tuple[float, str]:
+    """Threshold for this patient, mm, and what must be said about it."""
+    if scan.acquisition.patient_sex == "M":
+        return settings.men_mm, ""
+    if scan.acquisition.patient_sex == "F":
+        return settings.women_mm, ""
+    higher = max(settings.men_mm, settings.women_mm)
+    return higher, f"the patient's sex is not known: the higher threshold of {higher:g} mm was used"
+
+
+def _outcome(scan: Scan, anatomy: Anatomy, widest: _Widest, settings: PulmonaryArterySettings) -> Outcome:
+    threshold_mm, caveat = _threshold(scan, settings)
+    ratio = widest.ratio
+    wide = widest.diameter_mm >= threshold_mm
+    found = wide or (ratio is not None and ratio > settings.maximum_ratio)
+    measurements = [Measurement("pulmonary_trunk_diameter_mm", widest.diameter_mm, "mm", code="LN:18020-8")]
+    summary = f"pulmonary trunk {widest.diameter_mm:.0f} mm ({'at or above' if wide else 'below'} {threshold_mm:g} mm)"
+    caveats = [caveat] if caveat else []
+    if ratio is None:
+        caveats.append("the ascending aorta could not be measured at the same level: no ratio")
+    else:
+        measurements.append(Measurement("pa_to_aorta_ratio", ratio, "1"))
+        above = ratio > settings.maximum_ratio
+        summary += (
+            f", {ratio:.2f} of the ascending aorta ({'above' if above else 'not above'} {settings.maximum_ratio:g})"
+        )
+    evidence = _evidence(scan, anatomy, widest, threshold_mm, settings)
+    return Outcome(
+        status=Status.FINDING if found else Status.NORMAL,
+        summary=summary,
+        measurements=tuple(measurements),
+        findings=(_finding(widest, evidence.key_slice),) if found else (),
+        evidence=evidence,
+        caveats=tuple(caveats),
+    )
+
+
+def _finding(widest: _Widest, key_slice: int) -> Finding:
+    edge = widest.trunk.borders.edge_mm(widest.plane)
+    low, high = edge.min(axis=0), edge.max(axis=0)
+    box_mm = ((float(low[0]), float(low[1]), float(low[2])), (float(high[0]), float(high[1]), float(high[2])))
+    return Finding("SCT:25322007", "Dilatation", _SITE, box_mm, key_slice)
+
+
+def _evidence(
+    scan: Scan, anatomy: Anatomy, widest: _Widest, threshold_mm: float, settings: PulmonaryArterySettings
+) -> Evidence:
+    borders = widest.trunk.borders
+    lines = [f"pulmonary trunk: {widest.diameter_mm:.1f} mm   (finding from {threshold_mm:g} mm)"]
+    if widest.ratio is not None:
+        lines.append(
+            f"ascending aorta there: {widest.aorta_mm:.1f} mm, ratio {widest.ratio:.2f}   "
+            f"(finding above {settings.maximum_ratio:g})"
+        )
+    ends = borders.ends_mm(widest.plane, float(borders.level_angles()[widest.plane]))
+    # across the trunk, which rises obliquely, its border is not what the slice shows
+    return section_evidence(scan, borders.edge_mm(widest.plane), ends, tuple(lines), anatomy.native(_SITE))
+
+
+SCREENING = PulmonaryArteryScreening()
