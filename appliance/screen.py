@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 STAGES = ("reading", "planned", "organ map", "screening", "writing")
 
 
-def _ignore_stage(stage: str) -> None:
+def _ignore(what: str) -> None:
     """Nobody is watching."""
 
 
@@ -45,7 +45,8 @@ def screen_series(
     others: Sequence[Sequence[Path] | Sequence[InstanceHeader]] = (),
     out_directory: Path | None = None,
     revision: int = 1,
-    on_stage: Callable[[str], None] = _ignore_stage,
+    on_stage: Callable[[str], None] = _ignore,
+    on_detail: Callable[[str], None] = _ignore,
 ) -> Report:
     """Screen one CT series.
 
@@ -64,6 +65,8 @@ def screen_series(
         Revision of the scan.
     on_stage
         Called with each member of :data:`STAGES` as it begins.
+    on_detail
+        Called within a stage with what is done at the moment, in words for people.
 
     Raises
     ------
@@ -96,13 +99,16 @@ def screen_series(
     coverage: tuple[str, ...] = ()
     if planned.needs_organ_map:
         on_stage("organ map")
-        maps, organs = map_in_stages(scan.volume, snapshot.packs, snapshot.providers, settings.packs.prefer)
+        maps, organs = map_in_stages(scan.volume, snapshot.packs, snapshot.providers, settings.packs.prefer, on_detail)
         anatomy = Anatomy(scan.volume, organs, implausible(organs))
         image, coverage = judge(scan, organs, anatomy.doubts), regions(organs)
     mapped = time.monotonic()
 
     on_stage("screening")
-    results = tuple(_timed(entry, partial(run_entry, entry, scan, anatomy, image)) for entry in planned.entries)
+    results = []
+    for entry in planned.entries:
+        on_detail(entry.screening.title)
+        results.append(_timed(entry, partial(run_entry, entry, scan, anatomy, image)))
     finished = time.monotonic()
     report = Report(
         appliance_version=appliance.__version__,
@@ -111,13 +117,14 @@ def screen_series(
         coverage=coverage,
         contrast=image.contrast if image is not None else scan.acquisition.contrast_tag.value,
         packs=tuple(item.pack for item in maps),
-        screenings=results,
+        screenings=tuple(results),
         timings={
             "decode_s": decoded - started,
             "organ_map_s": mapped - decoded,
             "screenings_s": finished - mapped,
             "total_s": finished - started,
         },
+        shared_seconds=dict(anatomy.seconds) if anatomy is not None else {},
         revision=revision,
     )
     if out_directory is not None:

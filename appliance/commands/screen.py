@@ -97,10 +97,15 @@ def _one_series(
     progress: AbstractContextManager[Any] = console.status("reading") if console.is_terminal else nullcontext()
     prefix = f"series {number} of {count}: " if count > 1 else ""
     with progress as spinner:
+        at = {"stage": ""}
 
-        def show(stage: str) -> None:
+        def show(stage: str, detail: str = "") -> None:
+            at["stage"] = stage
             if spinner is not None:
-                spinner.update(prefix + stage)
+                spinner.update(prefix + stage + (f": {detail}" if detail else ""))
+
+        def show_detail(detail: str) -> None:
+            show(at["stage"], detail)
 
         try:
             report = screen_series(
@@ -109,6 +114,7 @@ def _one_series(
                 others=[other.headers for other in others],
                 out_directory=folder,
                 on_stage=show,
+                on_detail=show_detail,
             )
         except InputRefusedError as error:
             if folder is not None and count > 1:

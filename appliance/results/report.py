@@ -42,6 +42,8 @@ class Report:
         In the order they were planned; every registered screening appears.
     timings
         Seconds: ``decode_s``, ``organ_map_s``, ``screenings_s``, ``total_s``.
+    shared_seconds
+        What screenings share and how long each part of it took; it is within ``screenings_s``.
     revision
         Revision of the scan.
     """
@@ -54,6 +56,7 @@ class Report:
     packs: tuple[PackUse, ...]
     screenings: tuple[ScreeningResult, ...]
     timings: dict[str, float] = field(default_factory=dict)
+    shared_seconds: dict[str, float] = field(default_factory=dict)
     revision: int = 1
 
     def to_json(self) -> dict[str, Any]:
@@ -82,7 +85,10 @@ class Report:
             },
             "packs": [pack.to_json() for pack in self.packs],
             "screenings": [self._screening(result) for result in self.screenings],
-            "timings": {name: round(seconds, 3) for name, seconds in self.timings.items()},
+            "timings": {
+                **{name: round(seconds, 3) for name, seconds in self.timings.items()},
+                "shared_s": {name: round(seconds, 3) for name, seconds in sorted(self.shared_seconds.items())},
+            },
         }
 
     def _screening(self, result: ScreeningResult) -> dict[str, Any]:
