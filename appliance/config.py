@@ -69,6 +69,11 @@ class BoxSettings(Section):
         return self.state_directory / "packs"
 
     @property
+    def compiled(self) -> Path:
+        """Compiled networks, kept so that they need not be compiled again; may be deleted at any time."""
+        return self.state_directory / "compiled"
+
+    @property
     def database(self) -> Path:
         """The SQLite file."""
         return self.state_directory / "appliance.db"
@@ -136,7 +141,15 @@ class WorkSettings(Section):
     precision: Literal["auto", "int8", "bf16", "f32"] = Field(
         "auto", title="Precision; auto takes INT8 where the pack proves it"
     )
+    device: Literal["auto", "CPU", "GPU", "NPU"] = Field(
+        "auto",
+        title="Device that networks run on; auto takes what `appliance packs bench` found best, else the CPU; one that "
+        "fails is replaced by the CPU",
+    )
     threads: int = Field(0, title="CPU threads; 0 takes all", ge=0, le=256)
+    compiled: Path | None = Field(
+        None, title="Folder for compiled networks; absent is `compiled` in the state directory"
+    )
     packs: tuple[Path, ...] = Field((), title="Folders of further packs; the shipped pack is always there")
     lease_s: float = Field(600.0, title="A worker that says nothing for this long has lost its scan", gt=0)
     attempts: int = Field(3, title="Attempts before a scan is quarantined", ge=1, le=10)

@@ -27,6 +27,8 @@ class PackUse:
         Such as ``"CPU"`` and ``"openvino"``.
     trust
         Why the pack may be used: ``"signed:<key id>"``, ``"shipped"`` or ``"unsigned"``.
+    note
+        A sentence about this scan, such as why the network did not run; empty when there is nothing to say.
     """
 
     name: str
@@ -36,9 +38,11 @@ class PackUse:
     device: str
     engine: str
     trust: str = "unsigned"
+    note: str = ""
 
     def to_json(self) -> dict[str, str]:
-        """Return the entry of ``packs`` in the public JSON."""
+        """Return the entry of ``packs`` in the public JSON; ``note`` only where there is one."""
+        note = {"note": self.note} if self.note else {}
         return {
             "name": self.name,
             "version": self.version,
@@ -47,6 +51,7 @@ class PackUse:
             "device": self.device,
             "engine": self.engine,
             "trust": self.trust,
+            **note,
         }
 
 

@@ -12,8 +12,8 @@ import structlog
 
 from appliance.errors import InferenceError, NotEnoughMemoryError, PackError
 from appliance.inference.devices import complaint
-from appliance.inference.with_onnxruntime import OnnxRuntimeEngine
-from appliance.inference.with_openvino import OpenVinoEngine, import_openvino
+from appliance.inference.with_onnxruntime import OnnxRuntimeEngine, onnxruntime_devices
+from appliance.inference.with_openvino import OpenVinoEngine, import_openvino, openvino_devices
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,7 +24,15 @@ if TYPE_CHECKING:
 
     from appliance.packs.pack import Pack
 
-__all__ = ["Engine", "OnnxRuntimeEngine", "OpenVinoEngine", "SteadyEngine", "import_openvino", "open_engine"]
+__all__ = [
+    "Engine",
+    "OnnxRuntimeEngine",
+    "OpenVinoEngine",
+    "SteadyEngine",
+    "devices_of",
+    "import_openvino",
+    "open_engine",
+]
 
 _log = structlog.get_logger()
 
@@ -79,10 +87,13 @@ class SteadyEngine:
         Compiled for the device.
     reopen
         Compiles the network for the CPU.
+    patch
+        Shape of a tile.
     """
 
-    def __init__(self, engine: Engine, reopen: Callable[[], Engine]) -> None:
+    def __init__(self, engine: Engine, reopen: Callable[[], Engine], patch: tuple[int, int, int]) -> None:
         self._engine = engine
+        self._patch = patch
         self._reopen: Callable[[], Engine] | None = reopen
 
     @property
@@ -99,6 +110,11 @@ class SteadyEngine:
     def device(self) -> str:
         """Device in use now."""
         return self._engine.device
+
+    @property
+    def patch(self) -> tuple[int, int, int]:
+        """Shape of a tile; the same on every device."""
+        return self._patch
 
     def run(self, hu: NDArray[np.int16]) -> NDArray[np.float32]:
         """Run one tile; see :meth:`Engine.run`. After a failure of the device, all run on the CPU."""
@@ -175,7 +191,7 @@ def open_engine(
                     return OpenVinoEngine(
                         path, shape, chosen, threads, cache, device=kind, digest=pack.digest, memory_mib=memory_mib
                     )
-                return OnnxRuntimeEngine(path, threads, device=kind)
+                return OnnxRuntimeEngine(path, threads, device=kind, patch=shape)
             except NotEnoughMemoryError as error:
                 raise NotEnoughMemoryError(f"Pack {pack.name} {pack.version} cannot be run: {error}.") from error
             except (ImportError, OSError, RuntimeError) as error:
@@ -185,17 +201,26 @@ def open_engine(
         sentence = f"Pack {pack.name} {pack.version} cannot be run: " + "; ".join(failures) + "."
         raise (PackError if missing == len(wanted) else InferenceError)(sentence)
 
-    opened = _opened(on, "CPU" if device == "auto" else device)
+    opened = _opened(on, "CPU" if device == "auto" else device, shape)
     if precision not in {"auto", opened.precision}:
         _log.warning("precision_differs", engine=opened.name, asked=precision, used=opened.precision)
     return opened
 
 
-def _opened(on: Callable[[str], Engine], device: str) -> Engine:
+def devices_of(engine: str) -> tuple[str, ...]:
+    """Kinds of devices that an engine may find here; none where the engine cannot be loaded."""
+    try:
+        return openvino_devices() if engine == "openvino" else onnxruntime_devices()
+    except (ImportError, OSError, RuntimeError) as error:
+        _log.warning("engine_failed", engine=engine, error=complaint(error))
+        return ()
+
+
+def _opened(on: Callable[[str], Engine], device: str, patch: tuple[int, int, int]) -> Engine:
     if device == "CPU":
         return on("CPU")
     try:
-        return SteadyEngine(on(device), partial(on, "CPU"))
+        return SteadyEngine(on(device), partial(on, "CPU"), patch)
     except InferenceError as error:
         _log.warning("device_not_used", device=device, instead="CPU", why=str(error))
         return on("CPU")

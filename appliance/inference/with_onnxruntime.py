@@ -26,12 +26,16 @@ class OnnxRuntimeEngine:
         CPU threads; 0 takes all.
     device
         ``"CPU"``, ``"GPU"`` or ``"NPU"``.
+    patch
+        Shape of a tile; the file's own where it fixes one, which cannot be changed.
     """
 
     name = "onnxruntime"
     precision = "f32"
 
-    def __init__(self, model: Path, threads: int, *, device: str = "CPU") -> None:
+    def __init__(
+        self, model: Path, threads: int, *, device: str = "CPU", patch: tuple[int, int, int] | None = None
+    ) -> None:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
@@ -46,7 +50,11 @@ class OnnxRuntimeEngine:
         self._session.disable_fallback()
         if self._session.get_providers()[0] != provider[0]:
             raise RuntimeError(f"{provider[0]} could not be used")
-        self._input = self._session.get_inputs()[0].name
+        entry = self._session.get_inputs()[0]
+        fixed = [size for size in entry.shape[-3:] if isinstance(size, int)]
+        if patch is not None and len(fixed) == len(patch) and tuple(fixed) != patch:
+            raise RuntimeError(f"the file takes tiles of {fixed} voxels only")
+        self._input = entry.name
         self.device = device
 
     def run(self, hu: NDArray[np.int16]) -> NDArray[np.float32]:

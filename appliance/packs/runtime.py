@@ -12,15 +12,18 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from appliance.errors import InferenceError, PackError
+from appliance.errors import InferenceError, NotEnoughMemoryError, PackError
 from appliance.packs.choice import NOT_INSTALLED, Failure, changing, fingerprint, read_choice
+from appliance.packs.measured import measured
 from appliance.packs.pack import verify_files
 from appliance.packs.registry import available, load_installed, providers
 from appliance.packs.selftest import vector_agreement
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
+    from appliance.config import Settings
     from appliance.inference.engines import Engine
     from appliance.packs.pack import Pack
     from appliance.packs.rules import Rules
@@ -30,11 +33,40 @@ _log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Computing:
-    """How networks are run; see :func:`appliance.inference.engines.open_engine`."""
+    """How networks are run; see :func:`appliance.inference.engines.open_engine`.
+
+    Attributes
+    ----------
+    engine, precision, threads, device, patch, cache, memory_mib
+        As there. Where ``"auto"`` (0 threads) leaves a choice, the quickest way that was measured on this box is taken.
+    measured
+        Folder with what was measured (:mod:`appliance.packs.measured`), or ``None``.
+    """
 
     engine: str = "auto"
     precision: str = "auto"
     threads: int = 0
+    device: str = "auto"
+    patch: tuple[int, int, int] | None = None
+    cache: Path | None = None
+    memory_mib: int = 0
+    measured: Path | None = None
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> Computing:
+        """Make it from the whole configuration."""
+        work, box = settings.work, settings.box
+        # A command without a configuration leaves nothing behind where no service keeps its state.
+        cache = work.compiled or (box.compiled if box.state_directory.is_dir() else None)
+        return cls(
+            engine=work.engine,
+            precision=work.precision,
+            threads=work.threads,
+            device=work.device,
+            cache=cache,
+            memory_mib=work.memory_limit_mib,
+            measured=box.packs,
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -196,6 +228,8 @@ class Runtime:
     def _open_or_fall_back(self, pack: Pack, *, keep: bool) -> OpenPack:
         try:
             return self.open(pack, keep=keep)
+        except NotEnoughMemoryError as error:
+            raise PackError(str(error)) from error  # memory may be there again; no version is to blame
         except (PackError, InferenceError) as error:
             root = self._rules.installed
             if root is None or not pack.path.is_relative_to(root):
@@ -233,11 +267,19 @@ def open_tested(pack: Pack, computing: Computing) -> OpenPack:
         No engine could run it.
     """
     failures = []
-    for precision in _candidates(pack, computing):
-        engine = _compile(pack, precision, computing)
+    for attempt, precision in _attempts(pack, computing):
+        try:
+            engine = _compile(pack, precision, attempt)
+        except NotEnoughMemoryError:
+            raise
+        except InferenceError as error:
+            if attempt == computing:
+                raise
+            _log.warning("measured_way_not_usable", pack=pack.name, why=str(error))
+            continue
         share, minimum = vector_agreement(pack, engine, expected_in=_asked(pack, engine, precision))
         if share >= minimum:
-            return OpenPack(pack, share, precision, computing, engine)
+            return OpenPack(pack, share, precision, attempt, engine)
         failures.append(f"{engine.name} {engine.precision}: {share:.4f}")
         _log.error("pack_self_test_failed", pack=pack.name, engine=engine.name, precision=engine.precision, share=share)
     raise PackError(
@@ -249,7 +291,34 @@ def open_tested(pack: Pack, computing: Computing) -> OpenPack:
 def _compile(pack: Pack, precision: str, computing: Computing) -> Engine:
     from appliance.inference.engines import open_engine
 
-    return open_engine(pack, engine=computing.engine, precision=precision, threads=computing.threads)
+    return open_engine(
+        pack,
+        engine=computing.engine,
+        precision=precision,
+        threads=computing.threads,
+        cache=computing.cache,
+        device=computing.device,
+        patch=computing.patch,
+        memory_mib=computing.memory_mib,
+    )
+
+
+def _attempts(pack: Pack, computing: Computing) -> Iterator[tuple[Computing, str]]:
+    """Ways to open a pack: what was measured to be the quickest here, then what is preferred everywhere."""
+    bench = measured(computing.measured, pack.digest)
+    way = None
+    if bench is not None:
+        way = bench.fastest(
+            engine=computing.engine,
+            device=computing.device,
+            precision=computing.precision,
+            threads=computing.threads,
+        )
+    if way is not None:
+        chosen = replace(computing, engine=way.engine, threads=way.threads, device=way.device, patch=way.patch)
+        yield chosen, way.precision
+    for precision in _candidates(pack, computing):
+        yield computing, precision
 
 
 def _candidates(pack: Pack, computing: Computing) -> Sequence[str]:
