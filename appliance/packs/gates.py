@@ -80,7 +80,7 @@ def gate_lines(gate: Gate) -> list[str]:
         (
             f"may lose {margins.maximum_dice_drop:g} of Dice and {margins.maximum_volume_difference:.0%} of volume "
             f"against f32 in the mean of the scans"
-            + (f", and must save {margins.minimum_gain:.0%} of the time" if gate.precision == "int8" else "")
+            + (_time_wanted(margins.minimum_gain) if gate.precision == "int8" else "")
         ),
     ]
     for number, attempt in enumerate(gate.attempts, start=1):
@@ -99,6 +99,12 @@ def gate_lines(gate: Gate) -> list[str]:
     if gate.not_judged:
         facts.append(f"NOT JUDGED, for no gate scan shows enough of it: {', '.join(gate.not_judged)}")
     return [f"{gate.precision}: {fact}" for fact in facts]
+
+
+def _time_wanted(gain: float) -> str:
+    if gain < 0:
+        return f", and may take {-gain:.0%} more time"
+    return f", and must save {gain:.0%} of the time"
 
 
 def structure_lines(gate: Gate) -> list[str]:

@@ -13,7 +13,7 @@ from appliance.errors import PackError
 from appliance.packs.gates import Margins
 from appliance.packs.importing.write import to_toml
 from appliance.packs.pack import MANIFEST, SIGNATURE, Manifest, load, sha256_of
-from appliance.packs.quantising.card import CARD, card_with_gates
+from appliance.packs.quantising.card import CARD, with_gates
 from appliance.packs.quantising.scans import refuse_overlap
 from appliance.packs.quantising.trial import Trial
 
@@ -90,7 +90,7 @@ def quantise_pack(
                 shutil.copyfile(trial.int8.with_suffix(suffix), work / trial.int8.with_suffix(suffix).name)
         manifest = _manifest(pack, wanted, gates, trial.int8.name)
         _add_vectors(work, manifest, engines)
-        (work / CARD).write_text(card_with_gates(work / CARD, pack, wanted, gates), encoding="utf-8")
+        _write_card(work / CARD, pack, wanted, gates)
         _write_manifest(work, manifest)
         out.parent.mkdir(parents=True, exist_ok=True)
         shutil.copytree(work, out)
@@ -176,6 +176,12 @@ def _add_vectors(folder: Path, manifest: dict[str, Any], engines: dict[str, Engi
                 logits = engines[precision].run(arrays["hu"])
                 arrays[f"labels_{precision}"] = logits.argmax(axis=0).astype(np.uint8)
         np.savez_compressed(path, allow_pickle=False, **arrays)
+
+
+def _write_card(path: Path, pack: Pack, version: str, gates: Sequence[Gate]) -> None:
+    card = path.read_text(encoding="utf-8") if path.is_file() else f"# {pack.name} {version}\n"
+    card = card.replace(f"# {pack.name} {pack.version}\n", f"# {pack.name} {version}\n", 1)
+    path.write_text(with_gates(card, gates), encoding="utf-8")
 
 
 def _write_manifest(folder: Path, content: dict[str, Any]) -> None:

@@ -7,8 +7,9 @@ set -eu
 first=$1 run=$2 work=$3 data=$4
 pack=../../trunk
 python=${PYTHON:-../../../.venv/bin/python}
-"$python" export.py --run "$run" --data "$work/prepared" --data "$work/phantoms" --pack "$pack"
+"$python" export.py --run "$run" --pack "$pack"
 "$python" package.py --pack "$pack" --run "$first" --run "$run"
+"$python" quantise.py --pack "$pack" --data "$data"
 "$python" evaluate.py --pack "$pack" --data "$data" --labels "$work/prepared" --out "$run/evaluation.json"
 "$python" ../../../tests/benchmarks/bench_pack.py --json "$run/speed.json"
 "$python" package.py --pack "$pack" --run "$first" --run "$run" --evaluation "$run/evaluation.json" --speed "$run/speed.json"

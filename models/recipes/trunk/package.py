@@ -9,6 +9,7 @@ import argparse
 import datetime as dt
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from card import write_card
@@ -17,13 +18,16 @@ from scipy import ndimage
 
 from appliance.anatomy.structures import STRUCTURES
 from appliance.inference.engines import OnnxRuntimeEngine, OpenVinoEngine
+from appliance.packs.importing.write import to_toml
 from appliance.packs.pack import MANIFEST, load, sha256_of
+from appliance.packs.quantising.card import with_gates
 from appliance.phantom import PhantomOptions, label_map
+
+if TYPE_CHECKING:
+    from appliance.packs.gates import Gate
 
 VERSION = "0.1.0"
 NAMES = ("body", "lung_left", "lung_right", "airways", "bone")
-#: INT8 may ship while no structure loses more Dice than this against single precision.
-LARGEST_LOSS = {"body": 0.005, "lung_left": 0.01, "lung_right": 0.01, "airways": 0.03, "bone": 0.02}
 INTENDED_USE = (
     "Working masks of body, lungs, airways and bone on CT of the adult trunk, for screenings that check their "
     "plausibility before they measure. Not a diagnostic device."
@@ -67,17 +71,13 @@ def write_vector(pack: Path, precisions: dict[str, str]) -> None:
     np.savez_compressed(pack / "test_vector.npz", **arrays)
 
 
-def gate(evaluation: dict) -> list[str]:
-    """Structures whose INT8 lost more Dice than allowed."""
-    mean = evaluation["mean"]
-    return [name for name, loss in LARGEST_LOSS.items() if mean["f32"][name] - mean["int8"][name] > loss]
-
-
 def _quoted(value: object) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def write_manifest(pack: Path, precisions: dict[str, str], evaluation: dict | None, speed: list[dict]) -> None:
+def write_manifest(
+    pack: Path, precisions: dict[str, str], evaluation: dict | None, speed: list[dict], gates: tuple[Gate, ...]
+) -> None:
     """Write pack.toml; every other file of the folder gets its digest."""
     lines = [
         "format = 1",
@@ -119,7 +119,8 @@ def write_manifest(pack: Path, precisions: dict[str, str], evaluation: dict | No
         ]
     if "int8" in precisions:
         lines += ["[[networks]]", 'engine = "openvino"', 'precisions = ["int8"]', 'path = "trunk_int8.xml"', ""]
-    lines += ["[[networks]]", 'engine = "openvino"', 'precisions = ["bf16", "f32"]', 'path = "trunk.onnx"', ""]
+    exact = _quoted([item for item in ("bf16", "f32") if item in precisions])
+    lines += ["[[networks]]", 'engine = "openvino"', f"precisions = {exact}", 'path = "trunk.onnx"', ""]
     lines += ["[[networks]]", 'engine = "onnxruntime"', 'precisions = ["f32"]', 'path = "trunk.onnx"', ""]
     lines += ["[[test_vectors]]", 'path = "test_vector.npz"', "minimum_agreement = 0.98", ""]
     if evaluation:
@@ -136,7 +137,9 @@ def write_manifest(pack: Path, precisions: dict[str, str], evaluation: dict | No
     wanted = {"trunk.onnx", "test_vector.npz", "MODEL_CARD.md"}
     wanted |= {"trunk_int8.xml", "trunk_int8.bin"} if "int8" in precisions else set()
     lines += ["[files]", *(f"{_quoted(name)} = {_quoted(sha256_of(pack / name))}" for name in sorted(wanted))]
-    (pack / MANIFEST).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    judged = {"gates": [gate.model_dump(mode="json", exclude_none=True, exclude_defaults=True) for gate in gates]}
+    lines += ["", to_toml(judged)] if gates else [""]
+    (pack / MANIFEST).write_text("\n".join(lines), encoding="utf-8")
 
 
 def main() -> None:
@@ -149,15 +152,17 @@ def main() -> None:
     options = parser.parse_args()
     evaluation = json.loads(options.evaluation.read_text()) if options.evaluation else None
     speed = json.loads(options.speed.read_text()) if options.speed else []
+    # After quantise.py, the manifest knows which precisions passed their gates; after export.py there is none.
+    before = load(options.pack, verify=False).manifest if (options.pack / MANIFEST).exists() else None
+    gates = before.gates if before else ()
     precisions = {"f32": "trunk.onnx", "bf16": "trunk.onnx", "int8": "trunk_int8.xml"}
-    if evaluation and (lost := gate(evaluation)):
-        print("INT8 is left out: too much Dice lost on", ", ".join(lost))
-        del precisions["int8"]
-        for name in ("trunk_int8.xml", "trunk_int8.bin"):
-            (options.pack / name).unlink(missing_ok=True)
+    offered = [item for network in before.networks for item in network.precisions] if before else ["f32", "bf16"]
+    precisions = {name: path for name, path in precisions.items() if name in offered}
     write_vector(options.pack, precisions)
     write_card(options.pack / "MODEL_CARD.md", options.run, evaluation, speed, TRAINED_ON, EXCLUSIONS)
-    write_manifest(options.pack, precisions, evaluation, speed)
+    card = options.pack / "MODEL_CARD.md"
+    card.write_text(with_gates(card.read_text(), gates) if gates else card.read_text())
+    write_manifest(options.pack, precisions, evaluation, speed, gates)
     print(load(options.pack).digest)
 
 
