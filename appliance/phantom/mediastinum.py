@@ -26,6 +26,8 @@ _LEFT_ATRIUM = ((88.0, -4.0, 4.0), (22.0, 19.0, 32.0), (0.0, 0.0, 0.0))
 # The fibrous middle, where the four chambers and the root of the aorta meet.
 _MIDDLE = ((70.0, -30.0, 4.0), (26.0, 22.0, 26.0), (0.0, 0.0, 0.0))
 _OUTFLOW = ((90.0, -60.0, 12.0), (24.0, 16.0, 17.0), (0.0, 0.0, 0.0))
+# How deep below the pericardium the coronary arteries run.
+_CORONARY_DEPTH_MM = 2.0
 
 
 class Mediastinum:
@@ -132,8 +134,16 @@ class Mediastinum:
         return tube(spline(scaled, step_mm))
 
     def coronary(self, vessel: str) -> np.ndarray:
-        """Course of a coronary artery, ``(n, 3)`` in ``(z, y, x)`` mm."""
-        return spline([self.place(p) for p in courses.CORONARIES[vessel]], 2.0)
+        """Course of a coronary artery, ``(n, 3)`` in ``(z, y, x)`` mm; drawn in to lie within the pericardium."""
+        from scipy.ndimage import gaussian_filter1d
+
+        course = np.asarray(spline([self.place(p) for p in courses.CORONARIES[vessel]], 2.0), dtype=np.float32)
+        middle = np.array(self.place(_MIDDLE[0]), dtype=np.float32)
+        share = np.linspace(0.0, 0.6, 61, dtype=np.float32)
+        ways = share[:, None, None] * (middle - course) + course
+        deep = self.sac(ways[..., 0], ways[..., 1], ways[..., 2]) <= -_CORONARY_DEPTH_MM
+        pulled = gaussian_filter1d(share[np.argmax(deep, axis=0)], 3.0, mode="nearest")  # without a kink
+        return np.asarray(course + pulled[:, None] * (middle - course), dtype=np.float64)
 
     def place(self, reference: tuple[float, float, float]) -> Vector:
         """Map a point of the heart; the heart is scaled about its apex region on the diaphragm."""
