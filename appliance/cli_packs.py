@@ -57,6 +57,21 @@ def packs_verify(settings: Settings) -> None:
     sys.exit(0 if verify_packs(settings) else EXIT_FAILED)
 
 
+@packs.command("bench")
+@click.argument("name", required=False)
+@click.option("--tiles", type=click.IntRange(1, 100), default=3, show_default=True, help="Tiles timed each way.")
+@json_option
+@with_settings
+def packs_bench(name: str | None, tiles: int, as_json: bool, settings: Settings) -> None:
+    """Measure each way to run a pack on this box, and take the quickest that computes what it should.
+
+    NAME is a pack in use, NAME/VERSION an installed one, or a folder; without it, all in use are measured.
+    """
+    from appliance.commands.packs_bench import bench_packs
+
+    bench_packs(settings, name, tiles=tiles, as_json=as_json)
+
+
 @packs.command("keygen")
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--name", default="packs", show_default=True, help="First part of the two files' names.")

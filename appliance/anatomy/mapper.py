@@ -8,8 +8,10 @@ import numpy as np
 import structlog
 
 from appliance.anatomy.organ_map import OrganMap, PackUse
+from appliance.anatomy.region import cut_out
 from appliance.anatomy.tidy import tidy
-from appliance.errors import PackError
+from appliance.errors import InferenceError, PackError
+from appliance.inference.devices import complaint
 from appliance.inference.engines import open_engine
 from appliance.inference.resample import to_canonical
 from appliance.inference.tiling import label_tiles
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from appliance.anatomy.region import Box
     from appliance.inference.engines import Engine
     from appliance.inference.resample import CanonicalGrid
     from appliance.packs.pack import Pack
@@ -79,11 +82,30 @@ def map_with(
     engine: Engine,
     *,
     on_progress: Callable[[int, int], None] | None = None,
+    box_mm: Box | None = None,
 ) -> OrganMap:
-    """Map the organs of a scan with an engine that is already open, for a process that screens many."""
-    labels, grid = network_labels(volume, pack, engine, on_progress=on_progress)
+    """Map the organs of a scan with an engine that is already open, for a process that screens many.
+
+    Parameters
+    ----------
+    volume, pack, engine, on_progress, box_mm
+        As for :func:`network_labels`.
+
+    Returns
+    -------
+    OrganMap
+        On the pack's grid in canonical axes, covering the volume, or what of it lies in the box.
+    """
+    labels, grid = network_labels(volume, pack, engine, on_progress=on_progress, box_mm=box_mm)
     tidy(labels, pack.structures, abs(float(np.linalg.det(grid.affine[:3, :3]))) / 1000.0)
-    _log.debug("organs_mapped", pack=pack.name, engine=engine.name, precision=engine.precision, shape=labels.shape)
+    _log.debug(
+        "organs_mapped",
+        pack=pack.name,
+        engine=engine.name,
+        device=engine.device,
+        precision=engine.precision,
+        shape=labels.shape,
+    )
     use = PackUse(pack.name, pack.version, pack.digest, engine.precision, engine.device, engine.name, pack.trust)
     return OrganMap(labels, grid.affine, dict(pack.structures), use)
 
@@ -94,8 +116,20 @@ def network_labels(
     engine: Engine,
     *,
     on_progress: Callable[[int, int], None] | None = None,
+    box_mm: Box | None = None,
 ) -> tuple[NDArray[np.uint8], CanonicalGrid]:
     """Label a scan as the network says, with nothing tidied.
+
+    Parameters
+    ----------
+    volume
+        Hounsfield units with their place in the patient; any orientation.
+    pack, engine
+        A verified pack and its compiled network.
+    on_progress
+        Called with tiles done and tiles in all.
+    box_mm
+        Lowest and highest corner in the patient, LPS mm: all that the network sees. ``None`` shows it the whole volume.
 
     Returns
     -------
@@ -103,7 +137,14 @@ def network_labels(
         The pack's label values in canonical axes.
     grid : CanonicalGrid
         Where they are.
+
+    Raises
+    ------
+    InferenceError
+        The engine cannot compute it, its answers are not finite, or the box lies outside the volume.
     """
+    if box_mm is not None:
+        volume = cut_out(volume, box_mm)
     wanted = pack.manifest.input
     axes, flips = wanted.axes
     back = tuple(int(axis) for axis in np.argsort(axes))
@@ -116,19 +157,37 @@ def network_labels(
     )
     box = _occupied(hu) if wanted.skip_air else (slice(None), slice(None), slice(None))
     turned = tuple(slice(None, None, -1) if flip else slice(None) for flip in flips)
-    found = label_tiles(
-        np.ascontiguousarray(hu[box].transpose(axes)[turned]),
-        engine.run,
-        patch=wanted.patch,
-        overlap=wanted.overlap,
-        fill_hu=wanted.fill_hu,
-        weighting=wanted.weighting,
-        mirror_axes=wanted.mirror_axes,
-        on_tile=on_progress,
-    )
+    found = _found(np.ascontiguousarray(hu[box].transpose(axes)[turned]), pack, engine, on_progress)
     labels = np.zeros(hu.shape, np.uint8)
     labels[box] = np.asarray(pack.channel_labels, np.uint8)[found[turned].transpose(back)]
     return labels, grid
+
+
+def _found(
+    hu: NDArray[np.int16], pack: Pack, engine: Engine, on_progress: Callable[[int, int], None] | None
+) -> NDArray[np.uint8]:
+    """Channels along the network's axes; where a device fails on the way, all of them from the one that took over."""
+    wanted = pack.manifest.input
+    try:
+        while True:
+            device = engine.device
+            found = label_tiles(
+                hu,
+                engine.run,
+                patch=getattr(engine, "patch", wanted.patch),
+                overlap=wanted.overlap,
+                fill_hu=wanted.fill_hu,
+                weighting=wanted.weighting,
+                mirror_axes=wanted.mirror_axes,
+                padding=wanted.padding,
+                on_tile=on_progress,
+            )
+            if engine.device == device:
+                return found
+    except (InferenceError, RuntimeError) as error:
+        raise InferenceError(
+            f"Pack {pack.name} {pack.version} ({engine.name}, {engine.precision}, {engine.device}): {complaint(error)}"
+        ) from error
 
 
 def _only(packs: Sequence[Pack]) -> Pack:

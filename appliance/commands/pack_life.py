@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def _computing(settings: Settings) -> Computing:
-    return Computing(settings.work.engine, settings.work.precision, settings.work.threads)
+    return Computing.from_settings(settings)
 
 
 def keygen(folder: Path, name: str, *, role: str, holder: str, days: int) -> None:
@@ -41,11 +41,13 @@ def sign_pack(folder: Path, key: Path) -> None:
 
 
 def install_pack(source: Path, settings: Settings, *, then_activate: bool) -> None:
-    """Install, and activate when asked to."""
+    """Install, measure how this box runs it best, and activate when asked to."""
+    from appliance.commands.packs_bench import bench_installed
     from appliance.packs.install import install
 
     pack = install(source, Rules.from_settings(settings), _computing(settings))
     print(f"{pack.name} {pack.version}: installed ({pack.trust}), whole, and computes here what it should")  # noqa: T201
+    bench_installed(pack, settings)
     if then_activate:
         activate_pack(pack.name, pack.version, settings)
     else:
@@ -115,13 +117,14 @@ def _print_agreement(settings: Settings, name: str, version: str | None, *, as_j
 
 
 def update_packs(settings: Settings, *, source: str | None, root: Path | None, names: Sequence[str]) -> None:
-    """Install what is newer in a repository.
+    """Install what is newer in a repository, and measure how this box runs it best.
 
     Raises
     ------
     ConfigurationError
         Nobody says where the repository or its root metadata is.
     """
+    from appliance.commands.packs_bench import bench_installed
     from appliance.packs.update import update
 
     configured = settings.packs.repository
@@ -132,6 +135,7 @@ def update_packs(settings: Settings, *, source: str | None, root: Path | None, n
     installed = update(source, root, Rules.from_settings(settings), _computing(settings), names=names)
     for pack in installed:
         print(f"{pack.name} {pack.version}: installed ({pack.trust}); not active yet")  # noqa: T201
+        bench_installed(pack, settings)
     if not installed:
         print("nothing newer")  # noqa: T201
 

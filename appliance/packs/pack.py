@@ -66,6 +66,9 @@ class NetworkInput(_Part):
     orientation: str = Field(title="Where the network's axes grow to, such as head-back-left")
     spacing_mm: Triple = Field(title="Along the network's axes")
     patch: Shape = Field(title="Static shape of one tile, voxels")
+    patches: tuple[Shape, ...] = Field(
+        default=(), title="Further shapes of a tile with which the network is as good; a box takes the quickest"
+    )
     overlap: float = Field(title="Share of a tile that its neighbour repeats, at least", ge=0.0, lt=1.0)
     fill_hu: int = Field(title="What lies outside the scan", ge=-1024, le=3071)
     weighting: Literal["ramp", "gaussian"] = Field(default="ramp", title="How a tile's weight falls towards its rim")
@@ -77,6 +80,13 @@ class NetworkInput(_Part):
     )
     clip_hu: tuple[float, float] | None = Field(default=None, title="Limits applied before resampling")
     skip_air: bool = Field(default=True, title="Spend no tile on the room around the patient")
+    padding: Literal["fill", "mirror"] = Field(
+        default="fill", title="What a tile sees beyond the scan: fill_hu, or the scan's mirror image"
+    )
+    region: tuple[str, ...] = Field(
+        default=(), title="Structures of other packs; the network sees only the box around them, and runs after those"
+    )
+    region_margin_mm: float = Field(default=20.0, title="Added around that box on every side", ge=0, le=500)
 
     @field_validator("orientation")
     @classmethod
@@ -85,6 +95,14 @@ class NetworkInput(_Part):
         if len(words) != 3 or {_DIRECTIONS.get(word, (None,))[0] for word in words} != {0, 1, 2}:
             raise ValueError(f"{orientation!r} does not name three axes, such as head-back-left")
         return orientation
+
+    @field_validator("region")
+    @classmethod
+    def _known_structures(cls, region: tuple[str, ...]) -> tuple[str, ...]:
+        for name in region:
+            if name not in STRUCTURES:
+                raise ValueError(f"structure {name!r} is not in the vocabulary")
+        return region
 
     @property
     def axes(self) -> tuple[Shape, tuple[bool, bool, bool]]:

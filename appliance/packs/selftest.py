@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from appliance.errors import PackError
+from appliance.errors import InferenceError, PackError
+from appliance.inference.tiling import label_tiles
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from numpy.typing import NDArray
 
     from appliance.inference.engines import Engine
     from appliance.packs.pack import Pack
@@ -111,11 +114,26 @@ def vector_agreement(pack: Pack, engine: Engine, *, expected_in: str) -> tuple[f
         hu, expected = read_vector(pack.path / vector.path, expected_in)
         if hu.shape != pack.manifest.input.patch or expected.shape != hu.shape:
             raise PackError(f"Pack {pack.name} {pack.version}: {vector.path} does not have the shape of a patch.")
-        logits = engine.run(hu)
-        finite = bool(np.isfinite(logits).all())
-        shares.append(agreement(logits.argmax(axis=0).astype(np.uint8), expected) if finite else 0.0)
+        found = _labels(pack, engine, hu)
+        shares.append(agreement(found, expected) if found is not None else 0.0)
         minimum = max(minimum, vector.minimum_agreement)
     return min(shares), minimum
+
+
+def _labels(pack: Pack, engine: Engine, hu: NDArray[np.int16]) -> NDArray[np.uint8] | None:
+    """Label a patch, in tiles where the engine's are of another shape; ``None`` where an answer is not finite."""
+    wanted = pack.manifest.input
+    try:
+        return label_tiles(
+            hu,
+            engine.run,
+            patch=getattr(engine, "patch", wanted.patch),
+            overlap=wanted.overlap,
+            fill_hu=wanted.fill_hu,
+            weighting=wanted.weighting,
+        )
+    except InferenceError:
+        return None
 
 
 def read_vector(path: Path, precision: str) -> tuple[np.ndarray, np.ndarray]:
