@@ -6,13 +6,51 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from classes import NAMES, UNSURE, VALUE, bits, sure
 from torch.nn import functional
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-IGNORE = 255
 AIR_HU = -1024.0
+_BODY = bits(["body"])
+#: How often a patch is cut around a class, among those that the scan has.
+_WANTED = {"body": 3.0, "airways": 3.0, "bone": 2.0, "vertebral_bodies": 2.5, "aorta": 2.5, "pulmonary_trunk": 2.5}
+_SHARES = np.array([0.0, *(_WANTED.get(name, 2.0) for name in NAMES)])
+#: Organs whose density is shifted at random, one by one.
+_SHIFTED = np.array([VALUE[name] for name in NAMES if name not in {"lung_left", "lung_right", "airways"}])
+
+
+class Entry:
+    """One scan in memory, with the places of each class.
+
+    Parameters
+    ----------
+    name
+        File stem.
+    hu, allowed
+        Hounsfield units and sets of possible classes, ``(slices, rows, columns)``.
+    """
+
+    def __init__(self, name: str, hu: np.ndarray, allowed: np.ndarray) -> None:
+        self.name, self.hu, self.allowed = name, hu, allowed
+        step = 3
+        thinned = allowed[::step, ::step, ::step]
+        classes = sure(thinned)
+        # Where organs have no labels yet, what is surely soft tissue stands for the body, and what is bone for bone.
+        classes[(classes == UNSURE) & (thinned & _BODY > 0) & (thinned & bits(["background"]) == 0)] = VALUE["body"]
+        classes[thinned == bits(["bone", "vertebral_bodies"])] = VALUE["bone"]
+        self._places = {value: np.argwhere(classes == value) * step for value in range(1, len(NAMES) + 1)}
+
+    def place(self, random: np.random.Generator, low: int, high: int) -> np.ndarray:
+        """Draw a voxel between two slices, of a class drawn first."""
+        within = {v: p[np.searchsorted(p[:, 0], low) : np.searchsorted(p[:, 0], high)] for v, p in self._places.items()}
+        present = [value for value, places in within.items() if len(places) > 0]
+        if not present:
+            return np.array([(low + high) / 2, self.hu.shape[1] / 2, self.hu.shape[2] / 2])
+        share = _SHARES[present] / _SHARES[present].sum()
+        places = within[int(random.choice(present, p=share))]
+        return places[random.integers(len(places))]
 
 
 class Patches:
@@ -21,7 +59,7 @@ class Patches:
     Parameters
     ----------
     folders
-        With ``.npz`` files from ``prepare.py`` or ``phantoms.py``; held-out scans are left out.
+        With ``.npz`` files from ``combine.py`` or ``phantoms.py``; held-out scans are left out.
     shape
         Slices, rows, columns of a patch.
     seed
@@ -30,63 +68,54 @@ class Patches:
         Share of patches taken from phantoms, when there are any.
     """
 
-    def __init__(self, folders: list[Path], shape: tuple[int, int, int], seed: int, phantom_share: float = 0.2) -> None:
+    def __init__(self, folders: list[Path], shape: tuple[int, int, int], seed: int, phantom_share: float = 0.5) -> None:
         self.shape = shape
         self.phantom_share = phantom_share
         self.random = np.random.default_rng(seed)
         self.torch_random = torch.Generator().manual_seed(seed)
-        self.real: list[tuple[str, np.ndarray, np.ndarray]] = []
-        self.phantoms: list[tuple[str, np.ndarray, np.ndarray]] = []
+        self.real: list[Entry] = []
+        self.phantoms: list[Entry] = []
         for path in sorted(path for folder in folders for path in folder.glob("*.npz")):
             with np.load(path) as item:
                 if bool(item["held_out"]):
                     continue
-                entry = (path.stem, item["hu"], item["labels"])
+                entry = Entry(path.stem, item["hu"], item["allowed"])
                 (self.phantoms if path.stem.startswith("phantom") else self.real).append(entry)
         # In proportion to the square root of its length; plain scans (the product's input) twice as often.
-        weight = [np.sqrt(hu.shape[0]) * (2.0 if name.endswith("plain") else 1.0) for name, hu, _ in self.real]
+        weight = [np.sqrt(e.hu.shape[0]) * (2.0 if e.name.endswith("plain") else 1.0) for e in self.real]
         self.weights = np.asarray(weight) / np.sum(weight)
 
     def draw(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return one patch: float32 HU ``(1, …)`` and int64 labels ``(…)``."""
+        """Return one patch: float32 HU ``(1, …)`` and int64 sets of classes ``(…)``."""
         r = self.random
         if self.phantoms and r.random() < self.phantom_share:
-            _, hu, labels = self.phantoms[r.integers(len(self.phantoms))]
+            entry = self.phantoms[r.integers(len(self.phantoms))]
         else:
-            _, hu, labels = self.real[r.choice(len(self.real), p=self.weights)]
+            entry = self.real[r.choice(len(self.real), p=self.weights)]
+        low, high = 0, entry.hu.shape[0]
         if r.random() < 0.25:
-            hu, labels = self._shorten(hu, labels)
-        return self._disturb(*self._cut(hu, labels))
+            # Pretend that the scan covers less of the patient.
+            length = int(r.integers(20, max(21, high)))
+            low = int(r.integers(0, max(1, high - length)))
+            high = min(high, low + length)
+        return self._disturb(*self._cut(entry, low, high))
 
-    def _shorten(self, hu: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Pretend that the scan covers less of the patient."""
-        length = int(self.random.integers(20, max(21, hu.shape[0])))
-        start = int(self.random.integers(0, max(1, hu.shape[0] - length)))
-        return hu[start : start + length], labels[start : start + length]
-
-    def _cut(self, hu: np.ndarray, labels: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-        """Cut a rotated and scaled patch around a voxel of a class drawn at random."""
+    def _cut(self, entry: Entry, low: int, high: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Cut a rotated, scaled and bent patch around a voxel of a class drawn at random."""
         r = self.random
-        wanted = r.choice([1, 2, 3, 4, 5], p=[0.3, 0.15, 0.15, 0.2, 0.2])
-        step = 3
-        places = np.argwhere(labels[::step, ::step, ::step] == wanted)
-        if len(places) == 0:
-            places = np.argwhere(labels[::step, ::step, ::step] == 1)
-        size = np.asarray(self.shape)
-        centre = places[r.integers(len(places))] * step + r.uniform(-0.25, 0.25, 3) * size
+        hu, allowed = entry.hu[low:high], entry.allowed[low:high]
+        size, extent = np.asarray(self.shape), np.asarray(hu.shape)
+        centre = entry.place(r, low, high) - (low, 0, 0) + r.uniform(-0.25, 0.25, 3) * size
         # Prefer patches that lie inside the scan, as tiles do.
-        low, high = (
-            np.minimum(size / 2, np.asarray(hu.shape) / 2),
-            np.asarray(hu.shape) - np.minimum(size, hu.shape) / 2,
-        )
-        centre = np.clip(centre, low - 10, high + 10)
+        nearest, farthest = np.minimum(size / 2, extent / 2), extent - np.minimum(size, extent) / 2
+        centre = np.clip(centre, nearest - 10, farthest + 10)
         angles = np.deg2rad(r.normal(0, [5, 4, 8]).clip(-15, 15))
-        scale = np.exp(r.normal(0, 0.09)) * np.exp(r.normal(0, 0.04, 3))
+        scale = np.exp(r.normal(0, 0.09)) * np.exp(r.normal(0, 0.05, 3))
         matrix = _rotation(angles) * scale
         reach = np.ceil(np.abs(matrix) @ (size / 2)).astype(int) + 2
         start = np.floor(centre).astype(int) - reach
         block_hu = _window(hu, start, 2 * reach + 1, AIR_HU)
-        block_labels = _window(labels, start, 2 * reach + 1, 0)
+        block_allowed = _window(allowed, start, 2 * reach + 1, bits(["background"]))
         inside = np.asarray(block_hu.shape)
         # grid_sample counts (x, y, z) from −1 to 1 over the block.
         theta = np.zeros((3, 4), np.float32)
@@ -96,15 +125,32 @@ class Patches:
                 theta[i, j] = matrix[a, b] * size[b] / inside[a]
             theta[i, 3] = 2 * (centre[a] - start[a] + 0.5) / inside[a] - 1
         grid = functional.affine_grid(torch.from_numpy(theta)[None], [1, 1, *self.shape], align_corners=False)
+        if r.random() < 0.5:
+            grid = grid + self._bend(inside)
         source = torch.from_numpy(block_hu.astype(np.float32))[None, None]
         cut = functional.grid_sample(source - AIR_HU, grid, mode="bilinear", align_corners=False) + AIR_HU
-        marks = torch.from_numpy(block_labels.astype(np.float32))[None, None]
-        cut_labels = functional.grid_sample(marks, grid, mode="nearest", align_corners=False)
-        return cut[0, 0], cut_labels[0, 0].round().long()
+        # Single precision holds every set of fewer than 24 classes exactly.
+        marks = torch.from_numpy(block_allowed.astype(np.float32))[None, None]
+        cut_allowed = functional.grid_sample(marks, grid, mode="nearest", align_corners=False)[0, 0].round().long()
+        # Nothing comes from beyond the block but air.
+        return cut[0, 0], cut_allowed.masked_fill(cut_allowed == 0, bits(["background"]))
+
+    def _bend(self, inside: np.ndarray) -> torch.Tensor:
+        """Draw a smooth displacement of a few voxels, in grid_sample's units."""
+        knots = torch.randn((1, 3, 4, 4, 4), generator=self.torch_random) * float(self.random.uniform(0.5, 3.0))
+        field = functional.interpolate(knots, size=self.shape, mode="trilinear", align_corners=True)
+        unit = torch.tensor([2.0 / inside[axis] for axis in (2, 1, 0)], dtype=torch.float32)
+        return field.movedim(1, -1) * unit
 
     def _disturb(self, hu: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Noise, blur, thick slices, shifted calibration, a smaller field of view, foreign air values."""
+        """Organs' densities, noise, blur, thick slices, shifted calibration, a smaller field of view."""
         r = self.random
+        if r.random() < 0.6:
+            shift = np.zeros(256, np.float32)
+            shift[_SHIFTED] = r.normal(0, 12, _SHIFTED.size)
+            shift[VALUE["liver"]] += float(r.uniform(-50, 10)) if r.random() < 0.3 else 0.0
+            offset = torch.from_numpy(shift[sure(labels.numpy())])
+            hu = hu + _smooth(offset, 0.7)
         if r.random() < 0.3:
             hu = _smooth(hu, float(r.uniform(0.3, 0.9)))
         if r.random() < 0.3:
@@ -132,7 +178,7 @@ class Patches:
         columns = torch.arange(hu.shape[2])[None, :] - hu.shape[2] * float(self.random.uniform(0.4, 0.6))
         radius = float(self.random.uniform(0.38, 0.6)) * max(hu.shape[1:])
         outside = (rows**2 + columns**2) > radius**2
-        return hu.masked_fill(outside, AIR_HU), labels.masked_fill(outside, 0)
+        return hu.masked_fill(outside, AIR_HU), labels.masked_fill(outside, bits(["background"]))
 
 
 def _window(array: np.ndarray, start: np.ndarray, size: np.ndarray, fill: float) -> np.ndarray:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import itertools
 
 import torch
+from classes import CLASSES
 from torch import nn
 
 #: At 6, 12, 24 and 48 mm.
 WIDTHS = (32, 64, 96, 128)
-CLASSES = 6
 #: Hounsfield units are clipped to this range and mapped to −1 … 1 inside the graph.
 HU_RANGE = (-1024.0, 1024.0)
 

@@ -9,30 +9,37 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from labels import IGNORE
+from classes import NAMES, bits
 from scipy import ndimage
 
 from appliance.phantom import label_map, random_options
+
+#: What the phantom calls otherwise or does not label is body here.
+_FOLDED = {"body": "body", "esophagus": "body", "gallbladder": "body", "pancreas": "body"}
 
 
 def main() -> None:
     """Write phantoms from seeds 1000, 1001, …."""
     out, count = Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 24
     out.mkdir(parents=True, exist_ok=True)
-    ours = {"body": 1, "lung_left": 2, "lung_right": 3, "airways": 4, "bone": 5}
     for seed in range(1000, 1000 + count):
         path = out / f"phantom_{seed}.npz"
         if path.exists():
             continue
         hu, theirs, _, values = label_map(random_options(np.random.default_rng(seed)), 3.0)
-        labels = np.zeros_like(theirs)
-        for name, value in ours.items():
-            labels[theirs == values[name]] = value
+        allowed = np.full(theirs.shape, bits(["background"]), np.uint32)
+        for name, value in values.items():
+            allowed[theirs == value] = bits([name if name in NAMES else _FOLDED[name]])
         # The rules label trachea and main bronchi; about the phantom's smaller branches nothing is said.
-        airways = labels == ours["airways"]
+        airways = theirs == values["airways"]
         wide = ndimage.binary_dilation(ndimage.binary_opening(airways, iterations=1), iterations=1)
-        labels[airways & ~wide] = IGNORE
-        np.savez_compressed(path, hu=hu, labels=labels, spacing_mm=(3.0, 3.0, 3.0), held_out=False)
+        small = airways & ~wide
+        allowed[small] = bits(["airways", "body", "lung_left", "lung_right"])
+        # Gas in the stomach has the label of any gas in the gut.
+        gas = (hu < -300) & (allowed == bits(["body"]))
+        near = ndimage.binary_dilation(theirs == values["stomach"], iterations=8)
+        allowed[gas & near] = bits(["body", "stomach"])
+        np.savez_compressed(path, hu=hu, allowed=allowed, spacing_mm=(3.0, 3.0, 3.0), held_out=False)
         print(path.name, hu.shape, flush=True)
 
 

@@ -12,30 +12,48 @@ import time
 from pathlib import Path
 
 import torch
-from dataset import IGNORE, Patches
-from network import CLASSES, Trunk
+from classes import CLASSES, NAMES
+from dataset import Patches
+from network import Trunk
 
 AVERAGE_DECAY = 0.99
+#: Small and thin structures count more, or the many voxels of the body would drown them.
+_WEIGHTS = {"background": 0.6, "body": 0.8, "airways": 8.0, "bone": 1.5, "vertebral_bodies": 2.0, "aorta": 2.5}
+_WEIGHTS |= {"pulmonary_trunk": 3.5, "spleen": 1.5, "kidney_left": 2.0, "kidney_right": 2.0}
+CLASS_WEIGHT = [_WEIGHTS.get(name, 1.0) for name in ("background", *NAMES)]
+#: Of a voxel whose label leaves several classes open.
+OPEN_WEIGHT = 0.5
 
 
-def loss_of(logits: torch.Tensor, labels: torch.Tensor, parity: tuple[int, int]) -> torch.Tensor:
-    """Cross entropy plus soft Dice over the classes present; what is marked "do not know" counts in neither.
+def loss_of(logits: torch.Tensor, allowed: torch.Tensor, parity: tuple[int, int]) -> torch.Tensor:
+    """Marginal cross entropy plus soft Dice over the classes present.
 
-    One voxel in four is looked at, another one each time: ``parity`` says which rows and columns.
+    Where several classes are possible, the entropy is that of their summed probability; where all are, the voxel counts
+    in nothing. One voxel in four is looked at, another one each time: ``parity`` says which rows and columns.
     """
     row, column = parity
-    target = labels[:, :, row::2, column::2].reshape(-1)
+    target = allowed[:, :, row::2, column::2].reshape(-1)
     chosen = logits[:, :, :, row::2, column::2].float().movedim(1, -1).reshape(-1, CLASSES)
-    known = (target != IGNORE).float()
-    target = target.masked_fill(target == IGNORE, 0)
-    logarithms = chosen.log_softmax(dim=1)
-    own = logarithms.gather(1, target[:, None])[:, 0]
-    weight = torch.tensor([0.6, 0.8, 1.0, 1.0, 10.0, 1.2])[target] * known
-    entropy = -(weight * own).sum() / weight.sum().clamp(min=1.0)
-    truth = torch.bincount(target, known, minlength=CLASSES).float()
-    overlap = torch.zeros(CLASSES).scatter_add(0, target, own.exp() * known)
-    dice = (2 * overlap + 1) / (known @ logarithms.exp() + truth + 1)
-    return entropy + (1 - dice)[truth > 0].mean()
+    possible = ((target[:, None] >> torch.arange(CLASSES)) & 1).float()
+    count = possible.sum(dim=1)
+    probability = chosen.softmax(dim=1)
+    entropy = -(probability * possible).sum(dim=1).clamp(min=1e-6).log()
+    one = (count == 1).float()
+    weight = torch.where(count == 1, possible @ torch.tensor(CLASS_WEIGHT), torch.tensor(OPEN_WEIGHT))
+    weight = weight * (count < CLASSES)
+    entropy = (weight * entropy).sum() / weight.sum().clamp(min=1.0)
+    truth = possible * one[:, None]
+    # A class is told apart where the label is it alone, or where the label shuts it out.
+    told = torch.maximum(truth, 1 - possible)
+    size = truth.sum(dim=0)
+    dice = (2 * (probability * truth).sum(dim=0) + 1) / ((probability * told).sum(dim=0) + size + 1)
+    return entropy + (1 - dice)[size > 0].mean()
+
+
+def warm_start(network: Trunk, path: Path) -> None:
+    """Take over every weight that fits; a head of other classes starts anew."""
+    old, new = torch.load(path, weights_only=True)["average"], network.state_dict()
+    network.load_state_dict({key: old[key] if old[key].shape == new[key].shape else new[key] for key in new})
 
 
 def main() -> None:  # noqa: PLR0915  # one training loop, read from top to bottom
@@ -65,7 +83,7 @@ def main() -> None:  # noqa: PLR0915  # one training loop, read from top to bott
         optimiser.load_state_dict(state["optimiser"])
         average, step = state["average"], state["step"]
     elif options.start:
-        network.load_state_dict(torch.load(options.start, weights_only=True)["average"])
+        warm_start(network, options.start)
         average = {key: value.clone() for key, value in network.state_dict().items()}
     patches = Patches(options.data, tuple(options.patch), options.seed + step)
     print(f"{len(patches.real)} scans, {len(patches.phantoms)} phantoms, from step {step}", flush=True)
@@ -77,10 +95,10 @@ def main() -> None:  # noqa: PLR0915  # one training loop, read from top to bott
             group["lr"] = options.rate * warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / options.steps)))
         items = [patches.draw() for _ in range(options.batch)]
         hu = torch.stack([item[0] for item in items]).contiguous(memory_format=torch.channels_last_3d)
-        labels = torch.stack([item[1] for item in items])
+        allowed = torch.stack([item[1] for item in items])
         with torch.autocast("cpu", torch.bfloat16):
             logits = network(hu)
-        loss = loss_of(logits, labels, (step & 1, step >> 1 & 1))
+        loss = loss_of(logits, allowed, (step & 1, step >> 1 & 1))
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0)
