@@ -143,7 +143,9 @@ def test_the_command_measures_prints_and_keeps(make_pack, tmp_path):
     folder = make_pack()
     settings = tmp_path / "appliance.toml"
     settings.write_text(f'[box]\nstate_directory = "{tmp_path / "state"}"\n[packs]\nkeys = ["{tmp_path / "keys"}"]\n')
-    done = CliRunner().invoke(main, ["packs", "bench", str(folder), "--tiles", "1", "--json", "--config", str(settings)])
+    done = CliRunner().invoke(
+        main, ["packs", "bench", str(folder), "--tiles", "1", "--json", "--config", str(settings)]
+    )
     assert done.exit_code == 0, done.output
     (row,) = json.loads(done.stdout)
     assert row["kept"]
