@@ -49,6 +49,7 @@ class ReasonCode(StrEnum):
     NOISE_TOO_HIGH = "noise_too_high"
     ORGAN_CUT_OFF = "organ_cut_off"
     ORGAN_IMPLAUSIBLE = "organ_implausible"
+    LEVELS_UNCERTAIN = "levels_uncertain"
     NOT_INSPIRATORY = "not_inspiratory"
     METAL_IN_ORGAN = "metal_in_organ"
     # --- failures -----------------------------------------------------------------------------------
