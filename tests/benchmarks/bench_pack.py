@@ -17,6 +17,7 @@ import platform
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -191,6 +192,27 @@ def print_peak() -> None:
         print(f"| {words} | {speed:.0f} | {speed / found[peak]:.2f} |")
 
 
+def opening() -> list[tuple[str, float, float]]:
+    """Seconds until each network of OpenVINO is open: compiled, and read back from the disk."""
+    from appliance.inference.engines import open_engine
+    from appliance.packs.registry import available
+
+    (pack,) = available()
+    rows = []
+    for precision in pack.automatic("openvino"):
+        taken: dict[bool, list[float]] = {False: [], True: []}
+        with tempfile.TemporaryDirectory() as name:
+            for number in range(2 * ROUNDS + 4):
+                kept = bool(number % 2)
+                begun = time.perf_counter()
+                cache = Path(name) if kept else None
+                open_engine(pack, engine="openvino", precision=precision, threads=THREADS, cache=cache)
+                if number > 1:  # the first of each warm up and fill the folder
+                    taken[kept].append(time.perf_counter() - begun)
+        rows.append((precision, min(taken[False]), min(taken[True])))
+    return rows
+
+
 def in_child(engine: str, precision: str) -> dict[str, object]:
     command = [sys.executable, __file__, "--one", engine, precision]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
@@ -259,6 +281,9 @@ def main() -> None:
             ratio = best[PYTORCH] / best["openvino", "int8"]
             print(f"\nThe shipped BatchNorm network in INT8 is {ratio:.1f} times as fast as PyTorch eager in f32.")
         print_peak()
+    print("\n| OpenVINO | compiled, best s | read back from the disk, best s |\n|---|---|---|")
+    for precision, compiled, read in opening():
+        print(f"| {precision} | {compiled:.2f} | {read:.2f} |")
     print("\n| resampling | best s |\n|---|---|")
     for name, seconds in resampling():
         print(f"| {name} | {seconds:.2f} |")
