@@ -92,6 +92,9 @@ def fit_disc(
     if voxels is None or len(voxels[0]) < 60:
         return None
     blur = blur_mm(volume, frame[1])
+    first_apart = np.polyval(theta[3:], 0.0) - np.polyval(theta[:3], 0.0)
+    if first_apart < _SLICES_PER_DISC * blur[0] - 1.5:
+        return None
     offsets = (0.0,) if volume.spacing_mm[0] < 1.75 else (0.0, -1.5, 1.5)
     found = []
     for below in offsets:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from appliance.anatomy.spine_curve import SpineCurve
     from appliance.scan import Volume
 
+#: On coarser pixels walls and endplates run into each other.
+COARSEST_PIXEL_MM = 1.6
 #: The sagittal slab that is averaged, mm to the left of the curve.
 _SLAB_LEFT_MM = np.arange(-SLAB_MM, SLAB_MM + 0.5, 2.0)
 _SLAB_BACK_MM = np.arange(-30.0, 30.5, 1.0)
@@ -54,9 +56,12 @@ class BodyShape:
 
 @derived
 def body_shapes(anatomy: Anatomy) -> dict[str, BodyShape]:
-    """Measure every body that is seen whole; by its level's name. Bodies whose endplates are not clear are left out."""
+    """Measure every body that is seen whole; by its level's name. Bodies whose endplates are not clear are left out.
+
+    All are where pixels are too coarse.
+    """
     found = spine(anatomy)
-    if found.curve is None or not found.vertebrae:
+    if found.curve is None or not found.vertebrae or max(anatomy.volume.spacing_mm[1:]) > COARSEST_PIXEL_MM:
         return {}
     curve = found.curve
     lattice = curve.lattice(_SLAB_BACK_MM, _SLAB_LEFT_MM)
@@ -91,14 +96,13 @@ class _Plate:
 
     def along(self, depths: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the place along the spine's curve, mm."""
-        place: NDArray[np.float64] = self.cut_mm + np.polyval(self.coefficients, depths)
-        return place
+        return np.asarray(self.cut_mm + np.polyval(self.coefficients, depths), dtype=np.float64)
 
     def place(self, depths: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return LPS positions, mm."""
         height = np.polyval(self.coefficients, depths)
-        position: NDArray[np.float64] = self.origin + height[:, None] * self.up + np.asarray(depths)[:, None] * self.back
-        return position
+        away = height[:, None] * self.up + np.asarray(depths)[:, None] * self.back
+        return np.asarray(self.origin + away, dtype=np.float64)
 
 
 def _disc(
