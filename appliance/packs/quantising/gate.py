@@ -16,7 +16,7 @@ from appliance.packs.gates import GatedStructure
 from appliance.packs.quantising.calibration import read_or_tell
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -99,6 +99,15 @@ class GateScans:
     def count(self) -> int:
         """Scans that judge."""
         return len(self._labelled)
+
+    def channels(self, names: Collection[str]) -> frozenset[int]:
+        """Channels of the network that mean some structures."""
+        return frozenset(
+            channel
+            for structure in self._pack.manifest.structures
+            if structure.name in names
+            for channel in structure.channels or (structure.value,)
+        )
 
     def judge(self, engine: Engine, margins: Margins) -> Judged:
         """Label every scan with another network or precision and compare."""

@@ -27,10 +27,6 @@ _WEIGHTED = frozenset(
         "MatMul",
     }
 )
-#: Layers' inputs are held in memory in portions of this size when they are compared.
-_PORTION_BYTES = 1 << 30
-#: A channel that hardly varies is measured against this share of the liveliest one.
-_QUIET = 1e-4
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,85 +112,85 @@ class FloatNetwork:
         """Write OpenVINO IR: the ``.xml`` file, and its ``.bin`` beside it."""
         self._openvino.save_model(quantised, path, compress_to_fp16=True)
 
-    def harmed_most(self, quantised: Any, tile: NDArray[np.int16]) -> list[str]:
-        """Order layers by how much quantising each of them alone spoils its own output.
+    def harmed_most(self, quantised: Any, tiles: Sequence[NDArray[np.int16]], channels: Collection[int]) -> list[str]:
+        """Order layers by how much quantising each of them alone spoils what the whole network says.
 
-        Every layer is given its float input on one tile, once with float and once with quantised weights and input.
-        Its score is the standard deviation of the difference in its worst channel over that of the float channel; a
-        constant error counts nothing, because NNCF corrects it in the bias.
+        Each layer in turn gets its quantised weights, input and corrected bias while all others stay as they are, and
+        the labels of one tile are held against single precision's.
 
         Parameters
         ----------
         quantised
-            Made by :meth:`quantise`; taken to pieces, so write it before.
-        tile
-            Hounsfield units.
+            Made by :meth:`quantise` with nothing kept; taken to pieces, so save it before.
+        tiles
+            Hounsfield units; the one that shows most of the channels is looked at.
+        channels
+            Channels of the network that matter: those of the structures that fell.
 
         Returns
         -------
         list[str]
-            Names, the worst first; layers that were kept in single precision are last.
+            Names of layers, the most harmful first; of equally harmful ones the one nearer to the input.
         """
-        exact = {item.get_friendly_name(): item for item in self._model.clone().get_ops()}
         coarse = {item.get_friendly_name(): item for item in quantised.get_ops()}
-        names = [layer.name for layer in self.layers if layer.name in coarse]
-        inputs = {name: exact[name].input_value(0) for name in names}
-        pairs = {}
+        tile, exact = self._telling(tiles, channels)
         scores = {}
-        for portion in _portions(names, inputs):
-            # The inputs first: cutting the graph loose layer by layer must not cut them.
-            tensors = self._tensors([self._named_output(inputs[name]) for name in portion], tile)
-            for name, tensor in zip(portion, tensors, strict=True):
-                pairs[name] = tensor.shape
-                scores[name] = _score(self._alone(exact[name], tensor), self._alone(coarse[name], tensor))
-        return sorted(names, key=lambda name: scores[name], reverse=True)
+        for layer in self.layers:
+            found = self._labels(self._with(layer.name, coarse[layer.name]), [tile])[0]
+            scores[layer.name] = _loss(exact, found, channels)
+        return sorted(scores, key=lambda name: scores[name], reverse=True)
 
-    def _named_output(self, output: Any) -> tuple[str, int]:
-        return output.get_node().get_friendly_name(), output.get_index()
+    def _telling(
+        self, tiles: Sequence[NDArray[np.int16]], channels: Collection[int]
+    ) -> tuple[NDArray[np.int16], NDArray[np.uint8]]:
+        labels = self._labels(self._model, tiles)
+        best = max(range(len(tiles)), key=lambda index: int(np.isin(labels[index], list(channels)).sum()))
+        return tiles[best], labels[best]
 
-    def _tensors(self, outputs: Sequence[tuple[str, int]], tile: NDArray[np.int16]) -> list[NDArray[np.float32]]:
+    def _with(self, name: str, quantised: Any) -> Any:
+        """Return the network with one layer taken from the quantised network."""
         model = self._model.clone()
-        found = {item.get_friendly_name(): item for item in model.get_ops()}
-        wanted = [found[name].output(index) for name, index in outputs]
-        observed = self._openvino.Model(wanted, model.get_parameters())
-        return [result.copy() for result in self._run(observed, tile.astype(np.float32)[None, None])]
+        own = next(item for item in model.get_ops() if item.get_friendly_name() == name)
+        bias, corrected = _bias(own), _bias(quantised)
+        if bias is not None and corrected is not None:
+            bias.replace_source_output(corrected.get_source_output())
+        own.input(1).replace_source_output(quantised.input_value(1))
+        first = quantised.input(0)
+        while (node := first.get_source_output().get_node()).get_type_name() == "FakeQuantize":
+            first = node.input(0)
+        if first.get_node().get_type_name() == "FakeQuantize":
+            first.replace_source_output(own.input_value(0))
+            own.input(0).replace_source_output(quantised.input_value(0))
+        return model
 
-    def _alone(self, operation: Any, tensor: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Run one layer with the quantisers before it, given the tensor that comes before those."""
-        first = operation.input(0)
-        while first.get_source_output().get_node().get_type_name() == "FakeQuantize":
-            first = first.get_source_output().get_node().input(0)
-        parameter = self._openvino.opset13.parameter(list(tensor.shape), np.float32)
-        first.replace_source_output(parameter.output(0))
-        single = self._openvino.Model([operation.output(0)], [parameter])
-        return self._run(single, tensor)[0]
-
-    def _run(self, model: Any, tensor: NDArray[np.float32]) -> list[NDArray[np.float32]]:
-        compiled = self._openvino.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-        request = compiled.create_infer_request()
-        request.infer({0: tensor})
-        return [request.get_output_tensor(index).data for index in range(len(compiled.outputs))]
-
-
-def _score(exact: NDArray[np.float32], coarse: NDArray[np.float32]) -> float:
-    flat = exact[0].reshape(exact.shape[1], -1)
-    spread = flat.std(axis=1)
-    error = (coarse[0].reshape(flat.shape) - flat).std(axis=1)
-    return float((error / (spread + _QUIET * spread.max() + np.finfo(np.float32).tiny)).max())
+    def _labels(self, model: Any, tiles: Sequence[NDArray[np.int16]]) -> list[NDArray[np.uint8]]:
+        options = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+        request = self._openvino.Core().compile_model(model, "CPU", options).create_infer_request()
+        labels = []
+        for tile in tiles:
+            request.infer({0: tile.astype(np.float32)[None, None]})
+            labels.append(request.get_output_tensor(0).data[0].argmax(axis=0).astype(np.uint8))
+        return labels
 
 
-def _portions(names: Sequence[str], inputs: dict[str, Any]) -> Iterator[list[str]]:
-    portion: list[str] = []
-    size = 0
-    for name in names:
-        own = 4 * int(np.prod(list(inputs[name].get_shape())))
-        if portion and size + own > _PORTION_BYTES:
-            yield portion
-            portion, size = [], 0
-        portion.append(name)
-        size += own
-    if portion:
-        yield portion
+def _loss(exact: NDArray[np.uint8], found: NDArray[np.uint8], channels: Collection[int]) -> float:
+    """One less Dice of some channels together."""
+    a, b = np.isin(exact, list(channels)), np.isin(found, list(channels))
+    both = int(a.sum()) + int(b.sum())
+    return 1 - 2 * int((a & (exact == found)).sum()) / both if both else 0.0
+
+
+def _bias(layer: Any) -> Any:
+    """Return the input of the addition behind a layer that a constant feeds; ``None`` where there is none."""
+    consumers = list(layer.output(0).get_target_inputs())
+    if len(consumers) != 1 or consumers[0].get_node().get_type_name() != "Add":
+        return None
+    addition = consumers[0].get_node()
+    other = addition.input(1 - consumers[0].get_index())
+    node = other.get_source_output().get_node()
+    while node.get_type_name() == "Convert":
+        node = node.input_value(0).get_node()
+    return other if node.get_type_name() == "Constant" else None
 
 
 def _own_name(operation: Any) -> str:

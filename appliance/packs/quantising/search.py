@@ -9,7 +9,7 @@ from appliance.packs.gates import Attempt
 from appliance.packs.quantising.gate import open_network
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
     from pathlib import Path
 
     import numpy as np
@@ -97,7 +97,7 @@ def search(
         # Keeping more layers cannot show a structure that no scan holds, nor make INT8 of what is mostly float already.
         if not judged.fell or engine.precision != "int8":
             break
-        plan.learn(quantised)
+        plan.learn(quantised, scans.channels(judged.fell))
     if found is None:  # pragma: no cover  # the plan always holds a first attempt
         raise AssertionError
     return found
@@ -108,7 +108,7 @@ class _Plan:
 
     def __init__(self, network: FloatNetwork, tiles: Sequence[NDArray[np.int16]]) -> None:
         self._network = network
-        self._tile = max(tiles, key=lambda tile: float(tile.std()))
+        self._tiles = tiles
         self._ranked: list[str] | None = None
 
     def __iter__(self) -> Iterator[frozenset[str]]:
@@ -122,10 +122,10 @@ class _Plan:
             for count in sorted(counts - {len(between)}):
                 yield ends | frozenset(between[:count])
 
-    def learn(self, quantised: Any) -> None:
-        """Take the first attempt, in which every layer is quantised, to find the worst."""
+    def learn(self, quantised: Any, channels: Collection[int]) -> None:
+        """Take the first attempt, in which every layer is quantised, to find the worst for some channels."""
         if self._ranked is None:
-            self._ranked = self._network.harmed_most(quantised, self._tile)
+            self._ranked = self._network.harmed_most(quantised, self._tiles, channels)
 
 
 def _problem(judged: Judged, engine: Engine) -> str:
