@@ -13,7 +13,12 @@ import structlog
 from appliance.errors import InferenceError, NotEnoughMemoryError, PackError
 from appliance.inference.devices import complaint
 from appliance.inference.with_onnxruntime import OnnxRuntimeEngine, onnxruntime_devices
-from appliance.inference.with_openvino import OpenVinoEngine, import_openvino, openvino_devices
+from appliance.inference.with_openvino import (
+    OpenVinoEngine,
+    import_openvino,
+    openvino_devices,
+    refuse_file_if_too_large,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -191,6 +196,8 @@ def open_engine(
                     return OpenVinoEngine(
                         path, shape, chosen, threads, cache, device=kind, digest=pack.digest, memory_mib=memory_mib
                     )
+                if kind == "CPU":
+                    refuse_file_if_too_large(path, shape, chosen, memory_mib)
                 return OnnxRuntimeEngine(path, threads, device=kind, patch=shape)
             except NotEnoughMemoryError as error:
                 raise NotEnoughMemoryError(f"Pack {pack.name} {pack.version} cannot be run: {error}.") from error

@@ -134,6 +134,22 @@ def _openvino_device(core: Any, device: str) -> str:
     raise RuntimeError(f"there is no {device} here that it knows (it finds {', '.join(found) or 'nothing'})")
 
 
+def refuse_file_if_too_large(model: Path, patch: tuple[int, int, int], precision: str, limit_mib: int) -> None:
+    """Estimate a network that another engine will run; say nothing where this one cannot read it.
+
+    Raises
+    ------
+    NotEnoughMemoryError
+        It needs more memory than there is.
+    """
+    try:
+        network = import_openvino().Core().read_model(model)
+        network.reshape([1, 1, *patch])
+    except (ImportError, OSError, RuntimeError):
+        return
+    _refuse_if_too_large(network, precision, limit_mib)
+
+
 def _refuse_if_too_large(network: Any, precision: str, limit_mib: int) -> None:
     needed, there = needed_bytes(network, precision), room(limit_mib)
     if needed > there.free_bytes:

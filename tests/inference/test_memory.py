@@ -73,10 +73,11 @@ def test_a_damaged_group_is_no_limit(machine):
     assert "this machine" in room(root=machine).limit
 
 
-def test_a_network_that_is_too_large_is_a_sentence_with_need_and_have(pack, monkeypatch):
+@pytest.mark.parametrize("engine", ["openvino", "onnxruntime"])
+def test_a_network_that_is_too_large_is_a_sentence_with_need_and_have(pack, monkeypatch, engine):
     monkeypatch.setattr(with_openvino, "room", lambda limit: Room(50 * MIB, "free on this machine"))
     with pytest.raises(NotEnoughMemoryError, match=r"needs about 0\.\d GiB .* and 0\.0 GiB are free on this machine"):
-        open_engine(pack, engine="openvino")
+        open_engine(pack, engine=engine)
 
 
 def test_the_configured_limit_reaches_the_engine(pack):
