@@ -153,7 +153,7 @@ def packs_remove(name: str, version: str, settings: Settings) -> None:
 
 @packs.command("import")
 @click.argument("source", type=click.Path(path_type=Path))
-@click.option("--from", "kind", required=True, type=click.Choice(["nnunet", "onnx"]), help="What SOURCE is.")
+@click.option("--from", "kind", required=True, type=click.Choice(["nnunet", "monai", "onnx"]), help="What SOURCE is.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="The pack's folder; must not exist yet.")
 @click.option("--name", required=True, help="Name of the pack.")
 @click.option("--version", "pack_version", default="0.1.0", show_default=True)
@@ -171,14 +171,20 @@ def packs_remove(name: str, version: str, settings: Settings) -> None:
 @click.option("--weights", default="f16", type=click.Choice(["f16", "f32"]), show_default=True, help="As stored.")
 @click.option("--spec", type=click.Path(path_type=Path), help="onnx: TOML that says what the file does not.")
 @click.option("--fold", "folds", multiple=True, help="nnunet: folds to average; all of them when not given.")
-@click.option("--checkpoint", default="checkpoint_final.pth", show_default=True, help="nnunet: file in each fold.")
-@click.option("--orientation", default="auto", show_default=True, help="nnunet: axes of the training images, as RAS.")
-@click.option("--resampling", default="nnunet", type=click.Choice(["nnunet", "area"]), show_default=True)
+@click.option("--checkpoint", help="File of the weights: checkpoint_final.pth in each fold; model.pt in models/.")
+@click.option("--config", default="inference", show_default=True, help="monai: which of the bundle's configurations.")
+@click.option(
+    "--patch", nargs=3, type=click.IntRange(8, 1024), help="monai: tiles of another shape, in the network's axes."
+)
+@click.option("--orientation", default="auto", show_default=True, help="Axes of the training images, as RAS.")
+@click.option(
+    "--resampling", type=click.Choice(["nnunet", "monai", "area"]), help="Where it came from its own, or our area."
+)
 @click.option(
     "--step-size", default=0.5, type=click.FloatRange(0.25, 1.0), show_default=True, help="nnunet: of a tile."
 )
 @click.option("--mirror", is_flag=True, help="nnunet: average over mirrorings, up to eight times the work.")
-@click.option("--skip-air", is_flag=True, help="nnunet: no tiles for the room around the patient.")
+@click.option("--skip-air", is_flag=True, help="No tiles for the room around the patient.")
 @click.option("--precision", "precisions", multiple=True, default=["f32"], type=click.Choice(["f32", "bf16"]))
 def packs_import(
     source: Path,
@@ -190,7 +196,7 @@ def packs_import(
     mapping: tuple[str, ...],
     **options: Any,
 ) -> None:
-    """Make a pack of a trained network: nnU-Net's results folder, or an ONNX file.
+    """Make a pack of a trained network: nnU-Net's results folder, a MONAI bundle, or an ONNX file.
 
     This needs the extra `import` and is done on a workstation, never on the box.
     """
@@ -198,8 +204,18 @@ def packs_import(
 
     known = ("name", "licence", "licence_class", "intended_use", "exclusions", "trained_on", "tested_on", "labels")
     said = importing.declaration(version=pack_version, **{key: options.pop(key) for key in known})
+    if options["resampling"] not in {None, "area", kind}:
+        raise click.UsageError(f"--resampling {options['resampling']} does not belong to --from {kind}.")
+    options["resampling"] = options["resampling"] or kind
+    config, patch = options.pop("config"), options.pop("patch") or ()
     if kind == "nnunet":
+        options["checkpoint"] = options["checkpoint"] or "checkpoint_final.pth"
         importing.from_nnunet(source, out, said, mapping=mapping, weights=weights, **options)
+    elif kind == "monai":
+        for foreign in ("folds", "step_size", "mirror"):
+            options.pop(foreign)
+        options["checkpoint"] = options["checkpoint"] or "model.pt"
+        importing.from_monai(source, out, said, config=config, patch=patch, mapping=mapping, weights=weights, **options)
     elif spec is None:
         raise click.UsageError("--from onnx needs --spec.")
     else:

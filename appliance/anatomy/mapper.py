@@ -11,9 +11,9 @@ from appliance.anatomy.organ_map import OrganMap, PackUse
 from appliance.anatomy.region import cut_out
 from appliance.anatomy.tidy import tidy
 from appliance.errors import InferenceError, PackError
+from appliance.inference.corner_grid import resample_for
 from appliance.inference.devices import complaint
 from appliance.inference.engines import open_engine
-from appliance.inference.resample import to_canonical
 from appliance.inference.tiling import label_tiles
 
 if TYPE_CHECKING:
@@ -143,18 +143,13 @@ def network_labels(
     InferenceError
         The engine cannot compute it, its answers are not finite, or the box lies outside the volume.
     """
+    pack.require("segmentation")
     if box_mm is not None:
         volume = cut_out(volume, box_mm)
     wanted = pack.manifest.input
     axes, flips = wanted.axes
     back = tuple(int(axis) for axis in np.argsort(axes))
-    spacing = wanted.spacing_mm
-    hu, grid = to_canonical(
-        volume,
-        (spacing[back[0]], spacing[back[1]], spacing[back[2]]),
-        method=wanted.resampling,
-        clip_hu=wanted.clip_hu,
-    )
+    hu, grid = resample_for(volume, wanted)
     box = _occupied(hu) if wanted.skip_air else (slice(None), slice(None), slice(None))
     turned = tuple(slice(None, None, -1) if flip else slice(None) for flip in flips)
     found = _found(np.ascontiguousarray(hu[box].transpose(axes)[turned]), pack, engine, on_progress)
@@ -178,6 +173,7 @@ def _found(
                 overlap=wanted.overlap,
                 fill_hu=wanted.fill_hu,
                 weighting=wanted.weighting,
+                tiling=wanted.tiling,
                 mirror_axes=wanted.mirror_axes,
                 padding=wanted.padding,
                 on_tile=on_progress,

@@ -199,12 +199,12 @@ def _dicom_port(settings: Settings) -> Iterator[Check]:
 def _packs(settings: Settings) -> Iterator[Check]:
     from appliance.packs.choice import read_choice
     from appliance.packs.pack import UNSIGNED
-    from appliance.packs.registry import available
+    from appliance.packs.registry import ALL_TASKS, available
     from appliance.packs.rules import Rules
     from appliance.packs.selftest import self_test
 
     rules = Rules.from_settings(settings)
-    for pack in available(rules):
+    for pack in available(rules, tasks=ALL_TASKS):
         name = f"pack {pack.name} {pack.version}"
         agreements = self_test(pack, threads=settings.work.threads)
         text = ", ".join(f"{item.engine} {item.used} {item.share:.3f}" for item in agreements)

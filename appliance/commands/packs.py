@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from appliance.anatomy.detectables import DETECTABLES
 from appliance.errors import ConfigurationError, PackError
 from appliance.packs.choice import NOT_INSTALLED, read_choice
 from appliance.packs.gates import gate_lines, structure_lines
 from appliance.packs.pack import MANIFEST, UNSIGNED, load
-from appliance.packs.registry import available, load_installed, load_shipped, load_trusted, shipped_folders
+from appliance.packs.registry import ALL_TASKS, available, load_installed, load_shipped, load_trusted, shipped_folders
 from appliance.packs.rules import Rules
 
 if TYPE_CHECKING:
@@ -33,7 +34,8 @@ def list_packs(settings: Settings, *, as_json: bool) -> None:
         table.add_column(heading, overflow="fold")
     for row in rows:
         # What exactly it gives, and on which engine, is said by `show`.
-        provides = f"{len(row['provides'])} structures"
+        things = "findings" if set(row["provides"]) <= set(DETECTABLES) else "structures"
+        provides = f"{len(row['provides'])} {things}"
         precisions = dict.fromkeys(item.partition(" ")[0] for item in row["precisions"])
         states = ", ".join(row["states"])
         table.add_row(
@@ -44,7 +46,7 @@ def list_packs(settings: Settings, *, as_json: bool) -> None:
 
 def _rows(rules: Rules) -> list[dict[str, Any]]:
     choice = read_choice(rules.installed)
-    used = available(rules)
+    used = available(rules, tasks=ALL_TASKS)
     rows = []
     for pack in used:
         installed = choice.active.get(pack.name) == pack.version
@@ -120,7 +122,7 @@ def find_pack(rules: Rules, name: str) -> Pack:
     first, _, version = name.partition("/")
     if version:
         return load_installed(rules, first, version)
-    packs = {pack.name: pack for pack in available(rules)}
+    packs = {pack.name: pack for pack in available(rules, tasks=ALL_TASKS)}
     if name not in packs:
         raise ConfigurationError(f"there is no pack {name!r}; in use: {', '.join(packs) or 'none'}")
     return packs[name]
@@ -145,7 +147,7 @@ def verify_packs(settings: Settings) -> bool:
     from appliance.packs.selftest import self_test
 
     passed = True
-    for pack in available(Rules.from_settings(settings)):  # loading has compared every digest already
+    for pack in available(Rules.from_settings(settings), tasks=ALL_TASKS):  # loading has compared every digest already
         print(  # noqa: T201
             f"{pack.name} {pack.version}: {pack.trust}, {len(pack.manifest.files)} files whole, {pack.digest}"
         )
@@ -166,7 +168,7 @@ def _identity(pack: Pack) -> dict[str, Any]:
         "version": pack.version,
         "digest": pack.digest,
         "trust": pack.trust,
-        "provides": list(pack.structures),
+        "provides": list(pack.provides),
         "precisions": _precisions(pack),
         "licence": pack.manifest.licence,
     }
@@ -200,7 +202,7 @@ def _lines(pack: Pack) -> list[str]:
         *(f"tested on:    {source}" for source in manifest.provenance.tested_on),
         f"input:        {spacing} mm, tiles of {patch}, overlap {manifest.input.overlap:g}",
         *_intensity(manifest),
-        "structures:   " + ", ".join(f"{item.name} (SCT {item.code})" for item in manifest.structures),
+        *_provided(manifest),
         "precisions:   " + ", ".join(_precisions(pack)),
     ]
     for accuracy in manifest.accuracy:
@@ -214,6 +216,19 @@ def _lines(pack: Pack) -> list[str]:
         lines += [f"gate, {line}" for line in gate_lines(gate)]
         lines += [f"gate, {gate.precision}: {line}" for line in structure_lines(gate)]
     return lines
+
+
+def _provided(manifest: Manifest) -> list[str]:
+    found = manifest.detection
+    if found is None:
+        return ["structures:   " + ", ".join(f"{item.name} (SCT {item.code})" for item in manifest.structures)]
+    return [
+        "findings:     " + ", ".join(f"{item.name} (SCT {item.code})" for item in found.classes),
+        (
+            f"boxes:        scores above {found.score_threshold:g}, at most {found.most_detections}, "
+            f"overlap up to {found.nms_threshold:g}"
+        ),
+    ]
 
 
 def _intensity(manifest: Manifest) -> list[str]:

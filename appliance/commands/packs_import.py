@@ -77,7 +77,44 @@ def from_nnunet(
         half=weights == "f16",
         precisions=precisions,
     )
-    _tell(pack.name, pack.version, pack.digest, list(pack.structures), out)
+    _tell(pack.name, pack.version, pack.digest, pack.provides, out)
+
+
+def from_monai(
+    source: Path,
+    out: Path,
+    said: Declaration,
+    *,
+    config: str,
+    checkpoint: str,
+    orientation: str,
+    mapping: Sequence[str],
+    drop_unknown: bool,
+    resampling: str,
+    patch: Sequence[int],
+    skip_air: bool,
+    weights: str,
+    precisions: Sequence[str],
+) -> None:
+    """Import a MONAI bundle and print what came of it."""
+    from appliance.packs.importing.monai_bundle import import_monai
+
+    pack = import_monai(
+        source,
+        out,
+        said,
+        config=config,
+        checkpoint=checkpoint,
+        orientation=orientation,
+        structures=_mapping(mapping),
+        drop_unknown=drop_unknown,
+        resampling=resampling,
+        patch=patch,
+        skip_air=skip_air,
+        half=weights == "f16",
+        precisions=precisions,
+    )
+    _tell(pack.name, pack.version, pack.digest, pack.provides, out)
 
 
 def from_onnx(source: Path, spec: Path, out: Path, said: Declaration, *, weights: str) -> None:
@@ -85,7 +122,7 @@ def from_onnx(source: Path, spec: Path, out: Path, said: Declaration, *, weights
     from appliance.packs.importing.onnx_file import import_onnx
 
     pack = import_onnx(source, spec, out, said, half=weights == "f16")
-    _tell(pack.name, pack.version, pack.digest, list(pack.structures), out)
+    _tell(pack.name, pack.version, pack.digest, pack.provides, out)
 
 
 def _tell(name: str, version: str, digest: str, structures: Sequence[str], out: Path) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from appliance.inference.sums import MOST_HELD_BYTES, Axis, TileSums, tile_order
+from appliance.inference.windows import centred_gaussian_window, constant_window, stepped_starts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -71,6 +72,14 @@ def mirrorings(axes: Sequence[int]) -> list[tuple[int, ...]]:
     return [chosen for count in range(len(axes) + 1) for chosen in combinations(axes, count)]
 
 
+_WINDOWS = {
+    "ramp": window,
+    "gaussian": gaussian_window,
+    "gaussian-centred": centred_gaussian_window,
+    "constant": constant_window,
+}
+
+
 def label_tiles(
     hu: NDArray[np.int16],
     run: Run,
@@ -79,6 +88,7 @@ def label_tiles(
     overlap: float,
     fill_hu: int,
     weighting: str = "ramp",
+    tiling: str = "even",
     mirror_axes: Sequence[int] = (),
     padding: str = "fill",
     on_tile: Callable[[int, int], None] | None = None,
@@ -95,7 +105,10 @@ def label_tiles(
     patch, overlap, fill_hu
         Shape of a tile, least share repeated by its neighbour, and what lies outside the scan.
     weighting
-        ``"ramp"`` or ``"gaussian"``: see :func:`window` and :func:`gaussian_window`.
+        ``"ramp"`` or ``"gaussian"``: see :func:`window` and :func:`gaussian_window`; ``"gaussian-centred"`` or
+        ``"constant"``: see :mod:`appliance.inference.windows`.
+    tiling
+        ``"even"`` or ``"stepped"``: see :func:`tile_starts` and :func:`appliance.inference.windows.stepped_starts`.
     mirror_axes
         Answers are averaged over the mirrorings along these axes; see :func:`mirrorings`.
     padding
@@ -115,10 +128,11 @@ def label_tiles(
     InferenceError
         The network gave values that are not finite.
     """
-    axes = [Axis(hu.shape[axis], patch[axis], tile_starts(hu.shape[axis], patch[axis], overlap)) for axis in range(3)]
+    starts = stepped_starts if tiling == "stepped" else tile_starts
+    axes = [Axis(hu.shape[axis], patch[axis], starts(hu.shape[axis], patch[axis], overlap)) for axis in range(3)]
     order = tile_order(axes)
     flips = mirrorings(mirror_axes)
-    weights = gaussian_window(patch) if weighting == "gaussian" else window(patch)
+    weights = _WINDOWS[weighting](patch)
     sums = TileSums(axes, order, weights, repeats=len(flips), most_bytes=most_held_bytes)
     numbers = list(product(*(range(len(axes[axis].starts)) for axis in order)))
     back = np.argsort(order)

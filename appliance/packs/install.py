@@ -20,6 +20,7 @@ from appliance.errors import InferenceError, PackError
 from appliance.packs.choice import NOT_INSTALLED, Acceptance, Choice, changing, locked, owner_of, read_choice
 from appliance.packs.pack import MANIFEST, Pack
 from appliance.packs.registry import (
+    ALL_TASKS,
     available,
     load_installed,
     load_shipped,
@@ -141,7 +142,9 @@ def set_shadow(name: str, version: str | None, rules: Rules, computing: Computin
         return
     if read_choice(root).active.get(name) == version:
         raise PackError(f"Pack {name} {version} is the active one; a shadow is another version.")
-    _tested(load_installed(rules, name, version), computing or Computing())
+    pack = load_installed(rules, name, version)
+    pack.require("segmentation")  # what a shadow is compared in is voxels
+    _tested(pack, computing or Computing())
     with changing(root) as choice:
         choice.shadow[name] = version
         choice.failed.pop(f"{name}/{version}", None)
@@ -191,7 +194,7 @@ def _check_usable(name: str, version: str, rules: Rules, computing: Computing) -
     pack = load_installed(rules, name, version)
     _tested(pack, computing)
     try:
-        others = [item for item in available(rules) if item.name != name]
+        others = [item for item in available(rules, tasks=ALL_TASKS) if item.name != name]
     except PackError:
         return  # what is in use now is broken; that must not keep a good pack out
     providers([*others, pack], rules.prefer)

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from appliance.anatomy.structures import STRUCTURES
 from appliance.errors import PackError
+from appliance.packs.detection_part import DetectionOutput  # noqa: TC001  # pydantic reads it
 from appliance.packs.gates import Gate, Precision  # noqa: TC001  # pydantic reads them
 
 if TYPE_CHECKING:
@@ -70,13 +71,19 @@ class NetworkInput(_Part):
         default=(), title="Further shapes of a tile with which the network is as good; a box takes the quickest"
     )
     overlap: float = Field(title="Share of a tile that its neighbour repeats, at least", ge=0.0, lt=1.0)
-    fill_hu: int = Field(title="What lies outside the scan", ge=-1024, le=3071)
-    weighting: Literal["ramp", "gaussian"] = Field(default="ramp", title="How a tile's weight falls towards its rim")
+    fill_hu: int = Field(title="What lies outside the scan", ge=-32768, le=32767)
+    weighting: Literal["ramp", "gaussian", "gaussian-centred", "constant"] = Field(
+        default="ramp", title="How a tile's weight falls towards its rim: our own, nnU-Net's, MONAI's, not at all"
+    )
+    tiling: Literal["even", "stepped"] = Field(
+        default="even", title="Tiles evenly spread, or as MONAI a whole step apart with the last one drawn back"
+    )
     mirror_axes: tuple[Annotated[int, Field(ge=0, le=2)], ...] = Field(
         default=(), title="Axes over whose mirrorings answers are averaged; each doubles the work"
     )
-    resampling: Literal["area", "nnunet"] = Field(
-        default="area", title="Anti-aliased linear, or nnU-Net's cubic spline on nnU-Net's grid"
+    resampling: Literal["area", "nnunet", "monai"] = Field(
+        default="area",
+        title="Anti-aliased linear, nnU-Net's cubic spline on nnU-Net's grid, or MONAI's plain linear on MONAI's grid",
     )
     clip_hu: tuple[float, float] | None = Field(default=None, title="Limits applied before resampling")
     skip_air: bool = Field(default=True, title="Spend no tile on the room around the patient")
@@ -109,6 +116,12 @@ class NetworkInput(_Part):
         """For each axis of the network, the axis of the organ map, and whether it runs against that axis."""
         (a, x), (b, y), (c, z) = (_DIRECTIONS[word] for word in self.orientation.split("-"))
         return (a, b, c), (x, y, z)
+
+    @property
+    def backwards(self) -> tuple[bool, bool, bool]:
+        """For each axis of the organ map, whether the network's axis runs against it."""
+        axes, flips = self.axes
+        return flips[axes.index(0)], flips[axes.index(1)], flips[axes.index(2)]
 
 
 class Intensity(_Part):
@@ -193,9 +206,13 @@ class Manifest(_Part):
     intended_use: str
     exclusions: tuple[str, ...]
     provenance: Provenance
+    task: Literal["segmentation", "detection"] = Field(
+        default="segmentation", title="Whether the network labels voxels or finds boxes"
+    )
     input: NetworkInput
     intensity: Intensity | None = None
-    structures: tuple[StructureOutput, ...] = Field(min_length=1)
+    structures: tuple[StructureOutput, ...] = Field(default=(), title="What a segmentation pack gives, at least one")
+    detection: DetectionOutput | None = Field(default=None, title="What a detection pack gives, and how")
     networks: tuple[Network, ...] = Field(min_length=1)
     test_vectors: tuple[TestVector, ...]
     accuracy: tuple[Accuracy, ...] = ()
@@ -216,6 +233,10 @@ class Manifest(_Part):
         for path in [network.path for network in self.networks] + [vector.path for vector in self.test_vectors]:
             if path not in self.files:
                 raise ValueError(f"{path} has no digest in [files]")
+        if self.task == "detection" and (self.detection is None or self.structures):
+            raise ValueError("a detection pack has a part [detection] and no structures")
+        if self.task == "segmentation" and (self.detection is not None or not self.structures):
+            raise ValueError("a segmentation pack has at least one structure and no part [detection]")
         values = [structure.value for structure in self.structures]
         names = [structure.name for structure in self.structures]
         if len(set(values)) != len(values) or len(set(names)) != len(names):
@@ -266,6 +287,25 @@ class Pack:
     def structures(self) -> dict[str, int]:
         """Structure name to label value."""
         return {structure.name: structure.value for structure in self.manifest.structures}
+
+    @property
+    def provides(self) -> tuple[str, ...]:
+        """Names that screenings can ask for: structures, or the findings of a detection pack."""
+        found = self.manifest.detection
+        return tuple(item.name for item in found.classes) if found is not None else tuple(self.structures)
+
+    def require(self, task: str) -> None:
+        """See that the pack does what it is wanted for.
+
+        Raises
+        ------
+        PackError
+            It does something else.
+        """
+        if self.manifest.task != task:
+            raise PackError(
+                f"Pack {self.name} {self.version} is for {self.manifest.task}, and cannot be used for {task}."
+            )
 
     @property
     def channel_labels(self) -> tuple[int, ...]:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from datetime import datetime
 
 _EVERYTHING_SHIPPED = Rules()
+SEGMENTATION = ("segmentation",)
+ALL_TASKS = ("segmentation", "detection")
 
 
 def shipped_folders() -> tuple[Path, ...]:
@@ -94,7 +96,10 @@ def load_installed(rules: Rules, name: str, version: str) -> Pack:
 
 
 def available(
-    rules: Rules = _EVERYTHING_SHIPPED, *, on_failure: Callable[[str, str, str], str] | None = None
+    rules: Rules = _EVERYTHING_SHIPPED,
+    *,
+    on_failure: Callable[[str, str, str], str] | None = None,
+    tasks: tuple[str, ...] = SEGMENTATION,
 ) -> tuple[Pack, ...]:
     """Load and verify the packs in use.
 
@@ -105,12 +110,14 @@ def available(
     on_failure
         Called with name, version and a sentence when an installed pack that is active cannot be used; returns the
         version to use instead. ``None`` raises.
+    tasks
+        What the packs are for; by default those that make the organ map, ``("detection",)`` those that find boxes.
 
     Returns
     -------
     tuple[Pack, ...]
         One per name, ordered by name: the installed version that is active, otherwise the highest one of those shipped
-        or in a configured folder. A pack none of whose structures wins is left out.
+        or in a configured folder. A pack none of whose structures (or findings) wins is left out.
 
     Raises
     ------
@@ -136,11 +143,11 @@ def available(
                 version = on_failure(name, version, str(error))
     chosen = [best[name] for name in sorted(best)]
     winners = set(providers(chosen, rules.prefer).values())
-    return tuple(pack for pack in chosen if pack.name in winners)
+    return tuple(pack for pack in chosen if pack.name in winners and pack.manifest.task in tasks)
 
 
 def providers(packs: list[Pack] | tuple[Pack, ...], prefer: tuple[str, ...] = ()) -> dict[str, str]:
-    """Say which pack gives each structure.
+    """Say which pack gives each structure or finding.
 
     Parameters
     ----------
@@ -152,7 +159,7 @@ def providers(packs: list[Pack] | tuple[Pack, ...], prefer: tuple[str, ...] = ()
     Returns
     -------
     dict[str, str]
-        Structure name to pack name.
+        Structure or finding to pack name.
 
     Raises
     ------
@@ -161,7 +168,7 @@ def providers(packs: list[Pack] | tuple[Pack, ...], prefer: tuple[str, ...] = ()
     """
     found: dict[str, str] = {}
     for pack in packs:
-        for structure in pack.structures:
+        for structure in pack.provides:
             rival = found.setdefault(structure, pack.name)
             if rival == pack.name:
                 continue

@@ -9,6 +9,7 @@ import numpy as np
 
 from appliance.errors import InferenceError, PackError
 from appliance.inference.tiling import label_tiles
+from appliance.packs.detection_selftest import detection_agreement
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -109,6 +110,8 @@ def vector_agreement(pack: Pack, engine: Engine, *, expected_in: str) -> tuple[f
     PackError
         A test vector cannot be read or has another shape than the pack's patch.
     """
+    if pack.manifest.task == "detection":
+        return detection_agreement(pack, engine, expected_in=expected_in)
     shares, minimum = [1.0], 0.0
     for vector in pack.manifest.test_vectors:
         hu, expected = read_vector(pack.path / vector.path, expected_in)

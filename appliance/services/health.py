@@ -55,12 +55,12 @@ def installed_packs(settings: Settings) -> tuple[Pack, ...] | None:
         ``None`` when one is damaged or may not be used.
     """
     from appliance.packs.choice import read_choice
-    from appliance.packs.registry import available
+    from appliance.packs.registry import ALL_TASKS, available
     from appliance.packs.rules import Rules
 
     rules = Rules.from_settings(settings)
     try:
-        packs = available(rules)
+        packs = available(rules, tasks=ALL_TASKS)
         choice = read_choice(rules.installed)
     except (PackError, ConfigurationError, OSError) as error:
         _log.error("packs_not_read", why=str(error))

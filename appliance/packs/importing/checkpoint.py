@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from appliance.errors import PackError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 #: Beside tensors, these and no others may be rebuilt: nnU-Net's training log holds numbers of numpy.
@@ -19,10 +20,19 @@ _NUMPY_NAMES = (
 _REQUIRED = ("network_weights", "init_args", "trainer_name")
 #: What torch.compile and distributed training put in front of the names of weights.
 _PREFIXES = ("_orig_mod.", "module.")
+#: Under which a table of weights may lie.
+_TABLES = ("model", "state_dict", "network", "net", "model_state_dict")
 
 
-def require_extra() -> None:
+def require_extra(
+    needed: Sequence[str] = ("torch", "dynamic_network_architectures", "onnx", "openvino"),
+) -> None:
     """Check that this machine can import networks.
+
+    Parameters
+    ----------
+    needed
+        Modules that must be there.
 
     Raises
     ------
@@ -31,7 +41,6 @@ def require_extra() -> None:
     """
     import importlib.util
 
-    needed = ("torch", "dynamic_network_architectures", "onnx", "openvino")
     missing = [name for name in needed if importlib.util.find_spec(name) is None]
     if missing:
         raise PackError(
@@ -58,6 +67,74 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     PackError
         The file is missing, cut short, not a checkpoint of nnU-Net, or wants to run something when it is read.
     """
+    import torch
+
+    content = _load(path)
+    if not isinstance(content, dict) or any(key not in content for key in _REQUIRED):
+        raise PackError(f"{path}: not a checkpoint of nnU-Net version 2 (it lacks one of {', '.join(_REQUIRED)}).")
+    weights = content["network_weights"]
+    if not isinstance(weights, dict) or not all(isinstance(value, torch.Tensor) for value in weights.values()):
+        raise PackError(f"{path}: its network_weights are not a table of tensors.")
+    content["network_weights"] = _finite({_plain(name): value for name, value in weights.items()}, path)
+    return content
+
+
+def read_weights(path: Path) -> dict[str, Any]:
+    """Read a plain table of weights, as MONAI's bundles hold it.
+
+    Parameters
+    ----------
+    path
+        Such as ``models/model.pt``; the table may lie under one of the usual names (``model``, ``state_dict``, …).
+
+    Returns
+    -------
+    dict[str, Any]
+        Name to tensor.
+
+    Raises
+    ------
+    PackError
+        The file is missing, cut short, a TorchScript program, no table of tensors, or wants to run something.
+    """
+    import torch
+
+    if is_torchscript(path):
+        raise PackError(
+            f"{path}: a TorchScript program and not weights; ask for the weights, or export it to ONNX and import that "
+            "with --from onnx."
+        )
+    content = _load(path)
+    for key in _TABLES:
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+            break
+    if not isinstance(content, dict) or not content or not all(isinstance(v, torch.Tensor) for v in content.values()):
+        raise PackError(f"{path}: not a table of weights.")
+    return _finite({_plain(str(name)): value for name, value in content.items()}, path)
+
+
+def is_torchscript(path: Path) -> bool:
+    """Whether a file is an archive that holds a program."""
+    import zipfile
+
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(name.endswith("/constants.pkl") or "/code/" in name for name in archive.namelist())
+    except (OSError, zipfile.BadZipFile):
+        return False
+
+
+def _finite(weights: dict[str, Any], path: Path) -> dict[str, Any]:
+    import torch
+
+    bad = [name for name, value in weights.items() if not bool(torch.isfinite(value).all())]
+    if bad:
+        raise PackError(f"{path}: weights that are not numbers (NaN or infinite) in {bad[0]}; the training went wrong.")
+    return weights
+
+
+def _load(path: Path) -> Any:
     import pickle
     import warnings
 
@@ -79,15 +156,6 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         raise PackError(f"{path}: not a checkpoint, or damaged; copy it again.") from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError, TypeError) as error:
         raise PackError(f"{path}: cut short or damaged ({_first_line(error)}); copy it again.") from error
-    if not isinstance(content, dict) or any(key not in content for key in _REQUIRED):
-        raise PackError(f"{path}: not a checkpoint of nnU-Net version 2 (it lacks one of {', '.join(_REQUIRED)}).")
-    weights = content["network_weights"]
-    if not isinstance(weights, dict) or not all(isinstance(value, torch.Tensor) for value in weights.values()):
-        raise PackError(f"{path}: its network_weights are not a table of tensors.")
-    content["network_weights"] = {_plain(name): value for name, value in weights.items()}
-    bad = [name for name, value in content["network_weights"].items() if not bool(torch.isfinite(value).all())]
-    if bad:
-        raise PackError(f"{path}: weights that are not numbers (NaN or infinite) in {bad[0]}; the training went wrong.")
     return content
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from appliance.anatomy.detectables import DETECTABLES
 from appliance.anatomy.structures import STRUCTURES
 from appliance.errors import PackError
 
@@ -70,6 +71,39 @@ def structure_channels(
             "None of the network's classes is a structure of the vocabulary, so the pack would give nothing."
         )
     return {structure: tuple(channels) for structure, channels in found.items()}
+
+
+def finding_classes(names: Sequence[str], chosen: Mapping[str, str]) -> tuple[str, ...]:
+    """Say which finding each class of a detector is.
+
+    Parameters
+    ----------
+    names
+        The detector's classes, in order.
+    chosen
+        Class name to finding; what the caller says wins.
+
+    Returns
+    -------
+    tuple[str, ...]
+        One finding a class.
+
+    Raises
+    ------
+    PackError
+        A class has no coded finding, or ``chosen`` speaks of a class that does not exist.
+    """
+    strange = [name for name in chosen if name not in names]
+    if strange:
+        raise PackError(f"The detector has no class {_listed(strange)}; it has {_listed(names)}.")
+    found = tuple(chosen.get(name, name) for name in names)
+    unknown = [name for name, finding in zip(names, found, strict=True) if finding not in DETECTABLES]
+    if unknown:
+        raise PackError(
+            f"No coded finding is known for {_listed(unknown)}. Say which one each is with --map CLASS=FINDING; known: "
+            f"{_listed(list(DETECTABLES))}."
+        )
+    return found
 
 
 def _check(labels: Mapping[str, int], chosen: Mapping[str, str]) -> None:

@@ -11,6 +11,8 @@ import numpy as np
 
 from appliance.anatomy.structures import STRUCTURES
 from appliance.errors import PackError
+from appliance.packs.detection_part import DetectionOutput
+from appliance.packs.detection_selftest import expected_anchors
 from appliance.packs.pack import MANIFEST, Manifest, load, sha256_of
 
 if TYPE_CHECKING:
@@ -82,6 +84,8 @@ class Draft:
         One line for the manifest: what was imported.
     facts
         Lines for the card.
+    detection
+        What a detection pack says of its boxes, as in the manifest; it has no structures then.
     """
 
     declaration: Declaration
@@ -91,6 +95,7 @@ class Draft:
     networks: Sequence[dict[str, Any]]
     origin: str
     facts: Sequence[str] = field(default=())
+    detection: Mapping[str, Any] | None = None
 
 
 def write_pack(folder: Path, draft: Draft) -> Pack:
@@ -120,6 +125,7 @@ def write_pack(folder: Path, draft: Draft) -> Pack:
             "labels": said.labels,
             "date": dt.datetime.now(dt.UTC).date().isoformat(),
         },
+        **({} if draft.detection is None else {"task": "detection", "detection": dict(draft.detection)}),
         "input": draft.input.model_dump(mode="json", exclude_none=True, exclude_defaults=True),
         "intensity": draft.intensity,
         "structures": [
@@ -183,11 +189,12 @@ def _write_vector(folder: Path, draft: Draft) -> None:
 
     tile = phantom_tile(draft.input.patch, draft.input)
     arrays: dict[str, NDArray[Any]] = {"hu": tile}
-    channels = 1 + max(channel for claimed in draft.structures.values() for channel in claimed)
+    part = None if draft.detection is None else DetectionOutput.model_validate(draft.detection)
+    channels = 1 + max((channel for claimed in draft.structures.values() for channel in claimed), default=0)
     for network in draft.networks:
         for precision in network["precisions"]:
             path = folder / network["path"]
-            if f"labels_{precision}" in arrays:
+            if f"labels_{precision}" in arrays or f"anchors_{precision}" in arrays:
                 continue
             try:
                 engine = (
@@ -201,6 +208,9 @@ def _write_vector(folder: Path, draft: Draft) -> None:
                 raise PackError(f"{path.name}: the network cannot run: {said}") from error
             if not np.isfinite(logits).all():
                 raise PackError(f"{path.name}: the network answers with NaN or infinity on a test patient.")
+            if part is not None:
+                arrays |= expected_anchors(logits, draft.input, part, precision)
+                continue
             if logits.ndim != len("czyx") or logits.shape[0] < channels or logits.shape[1:] != tile.shape:
                 raise PackError(
                     f"{path.name}: the network answers with shape {logits.shape}; at least {channels} channels of "
@@ -234,6 +244,13 @@ def _card(draft: Draft) -> str:
         "- More than that a machine computes what the importing machine computed: the test vector is a phantom's.",
         "- Whether it holds for non-contrast CT, for this scanner and for these patients: see where it was trained.",
         "",
+        *(_structures(draft) if draft.detection is None else _findings(draft.detection)),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _structures(draft: Draft) -> list[str]:
+    return [
         "## Structures",
         "",
         "| value | structure | SNOMED CT | channels of the network |",
@@ -243,4 +260,13 @@ def _card(draft: Draft) -> str:
             for value, (name, channels) in enumerate(draft.structures.items(), start=1)
         ),
     ]
-    return "\n".join(lines) + "\n"
+
+
+def _findings(detection: Mapping[str, Any]) -> list[str]:
+    return [
+        "## Findings",
+        "",
+        "| class | finding | SNOMED CT |",
+        "|---|---|---|",
+        *(f"| {index} | {item['name']} | {item['code']} |" for index, item in enumerate(detection["classes"])),
+    ]
