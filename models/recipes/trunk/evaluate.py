@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from contours import answer, read_contours
+from belly import answer, read_contours
 from labels import AIRWAYS, BONE, IGNORE, LUNG_LEFT, LUNG_RIGHT
 from scans import RawScan, read_all
 from scipy import ndimage

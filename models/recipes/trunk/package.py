@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from card import write_card
+from classes import NAMES, VALUE
 from export import PATCH
 from scipy import ndimage
 
@@ -26,15 +27,17 @@ from appliance.phantom import PhantomOptions, label_map
 if TYPE_CHECKING:
     from appliance.packs.gates import Gate
 
-VERSION = "0.1.0"
-NAMES = ("body", "lung_left", "lung_right", "airways", "bone")
+VERSION = "0.2.0"
+#: What the network tells apart but the pack does not offer, because nothing says how well; it is body.
+FOLDED = ("stomach",)
 INTENDED_USE = (
-    "Working masks of body, lungs, airways and bone on CT of the adult trunk, for screenings that check their "
-    "plausibility before they measure. Not a diagnostic device."
+    "Working masks of lungs, airways, bone, vertebral bodies, heart, great vessels, liver, spleen and kidneys on plain "
+    "CT of the adult trunk, for screenings that check their plausibility before they measure. Not a diagnostic device."
 )
 EXCLUSIONS = (
     "children",
-    "contrast-enhanced CT (bone is not told from enhanced vessels)",
+    "contrast-enhanced CT (it was not tested on any)",
+    "the pelvis below the iliac crests, beyond bone",
     "head, neck and limbs alone",
     "slices thicker than 8 mm",
     "surgical planning, radiotherapy, or any use in which a label is not checked",
@@ -48,6 +51,7 @@ TRAINED_ON = (
     "SPL abdominal atlas (3D Slicer licence)",
     "the appliance's own phantom, random patients",
 )
+LABELS = "rules over Hounsfield units and outlines drawn by eye, every overlay looked at; experts' labels of one atlas"
 TESTED_ON = ("LIDC-IDRI 0002", "LIDC-IDRI 0009", "Lung-PET-CT-Dx A0002")
 
 
@@ -92,7 +96,7 @@ def write_manifest(
         "",
         "[provenance]",
         'recipe = "models/recipes/trunk"',
-        'labels = "rules over Hounsfield units, every overlay looked at while they were written; not expert labels"',
+        f"labels = {_quoted(LABELS)}",
         f"date = {_quoted(dt.datetime.now(dt.UTC).date().isoformat())}",
         "trained_on = [",
         *(f"  {_quoted(text)}," for text in TRAINED_ON),
@@ -109,14 +113,18 @@ def write_manifest(
         "fill_hu = -1024",
         "",
     ]
-    for value, name in enumerate(NAMES, start=1):
+    for name in NAMES:
+        if name in FOLDED:
+            continue
         lines += [
             "[[structures]]",
             f"name = {_quoted(name)}",
             f"code = {_quoted(STRUCTURES[name].code)}",
-            f"value = {value}",
-            "",
+            f"value = {VALUE[name]}",
         ]
+        if name == "body" and FOLDED:
+            lines += [f"channels = {[VALUE[name], *(VALUE[folded] for folded in FOLDED)]}"]
+        lines += [""]
     if "int8" in precisions:
         lines += ["[[networks]]", 'engine = "openvino"', 'precisions = ["int8"]', 'path = "trunk_int8.xml"', ""]
     exact = _quoted([item for item in ("bf16", "f32") if item in precisions])
@@ -124,14 +132,12 @@ def write_manifest(
     lines += ["[[networks]]", 'engine = "onnxruntime"', 'precisions = ["f32"]', 'path = "trunk.onnx"', ""]
     lines += ["[[test_vectors]]", 'path = "test_vector.npz"', "minimum_agreement = 0.98", ""]
     if evaluation:
-        for precision, dice in evaluation["mean"].items():
-            lines += [
-                "[[accuracy]]",
-                f"precision = {_quoted(precision)}",
-                f"scans = {len(evaluation['scans'])}",
-                "[accuracy.dice]",
-            ]
-            lines += [*(f"{name} = {value}" for name, value in dice.items()), ""]
+        for precision, means in evaluation["mean"].items():
+            # One entry for each number of scans, so that no figure stands beside a denominator that is not its own.
+            for scans in sorted({item["scans"] for item in means.values()}, reverse=True):
+                lines += ["[[accuracy]]", f"precision = {_quoted(precision)}", f"scans = {scans}", "[accuracy.dice]"]
+                lines += [f"{name} = {item['dice']}" for name, item in means.items() if item["scans"] == scans]
+                lines += [""]
     for entry in speed:
         lines += ["[[speed]]", *(f"{key} = {_quoted(value)}" for key, value in entry.items()), ""]
     wanted = {"trunk.onnx", "test_vector.npz", "MODEL_CARD.md"}
@@ -159,7 +165,9 @@ def main() -> None:
     offered = [item for network in before.networks for item in network.precisions] if before else ["f32", "bf16"]
     precisions = {name: path for name, path in precisions.items() if name in offered}
     write_vector(options.pack, precisions)
-    write_card(options.pack / "MODEL_CARD.md", options.run, evaluation, speed, TRAINED_ON, EXCLUSIONS)
+    write_card(
+        options.pack / "MODEL_CARD.md", f"trunk {VERSION}", options.run, evaluation, speed, TRAINED_ON, EXCLUSIONS
+    )
     card = options.pack / "MODEL_CARD.md"
     card.write_text(with_gates(card.read_text(), gates) if gates else card.read_text())
     write_manifest(options.pack, precisions, evaluation, speed, gates)

@@ -9,6 +9,7 @@ import argparse
 import json
 import math
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
@@ -25,15 +26,15 @@ CLASS_WEIGHT = [_WEIGHTS.get(name, 1.0) for name in ("background", *NAMES)]
 OPEN_WEIGHT = 0.5
 
 
-def loss_of(logits: torch.Tensor, allowed: torch.Tensor, parity: tuple[int, int]) -> torch.Tensor:
+def loss_of(logits: torch.Tensor, allowed: torch.Tensor, parity: tuple[int, int, int]) -> torch.Tensor:
     """Marginal cross entropy plus soft Dice over the classes present.
 
     Where several classes are possible, the entropy is that of their summed probability; where all are, the voxel counts
-    in nothing. One voxel in four is looked at, another one each time: ``parity`` says which rows and columns.
+    in nothing. One voxel in eight is looked at, another one each time: ``parity`` says which slices, rows, columns.
     """
-    row, column = parity
-    target = allowed[:, :, row::2, column::2].reshape(-1)
-    chosen = logits[:, :, :, row::2, column::2].float().movedim(1, -1).reshape(-1, CLASSES)
+    slab, row, column = parity
+    target = allowed[:, slab::2, row::2, column::2].reshape(-1)
+    chosen = logits[:, :, slab::2, row::2, column::2].float().movedim(1, -1).reshape(-1, CLASSES)
     possible = ((target[:, None] >> torch.arange(CLASSES)) & 1).float()
     count = possible.sum(dim=1)
     probability = chosen.softmax(dim=1)
@@ -87,18 +88,26 @@ def main() -> None:  # noqa: PLR0915  # one training loop, read from top to bott
         average = {key: value.clone() for key, value in network.state_dict().items()}
     patches = Patches(options.data, tuple(options.patch), options.seed + step)
     print(f"{len(patches.real)} scans, {len(patches.phantoms)} phantoms, from step {step}", flush=True)
+
+    def draw() -> list[tuple[torch.Tensor, torch.Tensor]]:
+        return [patches.draw() for _ in range(options.batch)]
+
+    # The next patches are cut while the network learns from these.
+    drawer = ThreadPoolExecutor(1)
+    upcoming = drawer.submit(draw)
     log = (options.out / "log.jsonl").open("a")
     begun, seen, running = time.perf_counter(), step, None
     while step < options.steps:
         for group in optimiser.param_groups:
             warm = min(1.0, (step + 1) / 50)
             group["lr"] = options.rate * warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / options.steps)))
-        items = [patches.draw() for _ in range(options.batch)]
+        items = upcoming.result()
+        upcoming = drawer.submit(draw)
         hu = torch.stack([item[0] for item in items]).contiguous(memory_format=torch.channels_last_3d)
         allowed = torch.stack([item[1] for item in items])
         with torch.autocast("cpu", torch.bfloat16):
             logits = network(hu)
-        loss = loss_of(logits, allowed, (step & 1, step >> 1 & 1))
+        loss = loss_of(logits, allowed, (step >> 2 & 1, step & 1, step >> 1 & 1))
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0)

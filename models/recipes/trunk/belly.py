@@ -1,8 +1,8 @@
 """Organs of the belly in scans without labels: outlines drawn by eye on a few slices, cut by Hounsfield units.
 
-python contours.py WORK/prepared WORK/abdomen
+python belly.py WORK/prepared WORK/abdomen
 
-``contours.txt`` holds the outlines. Between two of them the signed distance is interpolated; what touches soft tissue
+``belly.txt`` holds the outlines. Between two of them the signed distance is interpolated; what touches soft tissue
 is "do not know" for a voxel to either side of the outline.
 """
 
@@ -41,12 +41,12 @@ class Outline:
     absent: bool = False
 
 
-def read_contours(path: Path = Path(__file__).with_name("contours.txt")) -> dict[str, dict[str, Outline]]:
-    """Read ``contours.txt``: scan, then organ."""
+def read_contours() -> dict[str, dict[str, Outline]]:
+    """Read ``belly.txt``: scan, then organ."""
     scans: dict[str, dict[str, Outline]] = {}
     organs: dict[str, Outline] = {}
     outline = Outline()
-    for line in path.read_text().splitlines():
+    for line in Path(__file__).with_name("belly.txt").read_text().splitlines():
         words = line.split()
         if not words or line.startswith("#"):
             continue
