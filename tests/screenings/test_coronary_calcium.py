@@ -1,0 +1,251 @@
+"""The Agatston score against plaques whose score is known, and what must not be counted."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from appliance.anatomy.derived import Anatomy
+from appliance.scan import KernelFamily, Volume
+from appliance.screenings.agatston import category
+from appliance.screenings.contract import Status, Urgency
+from appliance.screenings.coronary_calcium import SCREENING, CoronaryCalciumSettings
+from tests.screenings.hearts import PLAQUES, heart, usual
+from tests.screenings.patients import patient, value
+
+SETTINGS = CoronaryCalciumSettings()
+
+
+def run(scan, organs, settings: CoronaryCalciumSettings = SETTINGS):
+    return SCREENING.run(scan, Anatomy(scan.volume, organs), settings)
+
+
+def score(scan, organs, settings: CoronaryCalciumSettings = SETTINGS) -> float:
+    return value(run(scan, organs, settings), "agatston_score")
+
+
+def with_voxels(scan, change):
+    """The scan with its densities changed in place by a function."""
+    hu = np.array(scan.volume.hu)
+    change(hu)
+    return replace(scan, volume=Volume(hu, np.array(scan.volume.affine), scan.volume.frames))
+
+
+def put(scan, position_mm, size_mm: float, density_hu: int):
+    """The scan with a block of one density at a place in the patient."""
+    middle = scan.volume.to_index(np.array(position_mm, dtype=np.float64))
+    half = 0.5 * size_mm / np.array(scan.volume.spacing_mm)
+    low, high = np.rint(middle - half).astype(int), np.rint(middle + half).astype(int) + 1
+
+    def change(hu):
+        hu[tuple(slice(a, b) for a, b in zip(low, high, strict=True))] = density_hu
+
+    return with_voxels(scan, change)
+
+
+def reference_score(scan, truth) -> float:
+    """Agatston's sum, straight from the voxels of each plaque that are known to be calcium."""
+    from scipy import ndimage
+
+    spacing = scan.volume.spacing_mm
+    total = 0.0
+    for lesion in truth.lesions:
+        middle = np.rint(scan.volume.to_index(np.array(lesion.centre_mm))).astype(int)
+        part = tuple(slice(max(0, at - 12), at + 13) for at in middle)
+        labels, _ = ndimage.label(scan.volume.hu[part] >= 130, np.ones((3, 3, 3)))
+        plaque = labels == labels[tuple(at - side.start for at, side in zip(middle, part, strict=True))]
+        for plane, hu in zip(plaque, scan.volume.hu[part], strict=True):
+            area_mm2 = np.count_nonzero(plane) * spacing[1] * spacing[2]
+            if area_mm2 >= 1.0:
+                total += area_mm2 * min(int(hu[plane].max()) // 100, 4) * spacing[0] / 3.0
+    return total
+
+
+# --- exactness ------------------------------------------------------------------------------------------------------
+GRID = {
+    "0.6 mm": heart(0.6),
+    "1 mm, noisy": heart(1.0, noise_hu=20.0),
+    "1.5 mm, small heart, feet first": heart(1.5, heart_scale=0.9, patient_position="FFP"),
+    "1.25 mm apart, 2.5 mm thick, medium kernel": heart(
+        1.25, slice_thickness_mm=2.5, kernel="medium", pixel_spacing_mm=0.9
+    ),
+    "2 mm, oblique": heart(2.0, oblique_degrees=8.0, coverage_low_mm=-35.0, coverage_high_mm=160.0),
+    "3 mm, fine pixels": heart(3.0, pixel_spacing_mm=0.5, rows=400, columns=500),
+    "5 mm": heart(5.0),
+    "3 mm, large heart": heart(3.0, heart_scale=1.15, coverage_low_mm=-30.0, coverage_high_mm=150.0),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", GRID.values(), ids=GRID.keys())
+def test_agatston_is_that_of_the_plaques(options):
+    scan, organs, truth = patient(options)
+    outcome = run(scan, organs)
+    assert value(outcome, "agatston_score") == pytest.approx(truth.agatston_score, rel=0.05)
+    assert value(outcome, "calcium_volume_mm3") == pytest.approx(truth.calcium_volume_mm3, rel=0.05)
+
+
+@pytest.mark.slow
+def test_thin_slices_too_noisy_are_averaged_and_said():
+    plaques = tuple(replace(plaque, height_mm=12.0) for plaque in PLAQUES)
+    scan, organs, truth = patient(heart(1.0, plaques, noise_hu=36.0))
+    outcome = run(scan, organs)
+    assert any("averaged" in caveat for caveat in outcome.caveats)
+    assert value(outcome, "agatston_score") == pytest.approx(truth.agatston_score, rel=0.10)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("slice_mm", [1.25, 3.0])
+def test_noise_alone_is_no_calcium(slice_mm):
+    scan, organs, _ = patient(heart(slice_mm, (), noise_hu=25.0))
+    outcome = run(scan, organs)
+    assert (outcome.status, value(outcome, "agatston_score")) == (Status.NORMAL, 0.0)
+    assert "A0" in outcome.summary
+
+
+def test_agatston_is_the_straightforward_sum_over_the_true_plaques():
+    scan, organs, truth = usual()
+    assert score(scan, organs) == pytest.approx(reference_score(scan, truth), rel=1e-6)
+    assert score(scan, organs) == pytest.approx(truth.agatston_score, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("number", "name"), [(0, "A0"), (0.9, "A0"), (1, "A1"), (99.9, "A1"), (100, "A2"), (300, "A3")]
+)
+def test_categories(number, name):
+    assert category(number) == name
+
+
+# --- what is said ---------------------------------------------------------------------------------------------------
+def test_calcium_is_a_finding_in_the_heart_on_a_slice_that_shows_it():
+    scan, organs, _ = usual()
+    outcome = run(scan, organs)
+    assert outcome.status is Status.FINDING
+    assert outcome.evidence.mask.any()
+    assert (scan.volume.hu[outcome.evidence.key_slice][outcome.evidence.mask] >= 130).all()
+    assert outcome.findings[0].key_slice == outcome.evidence.key_slice
+
+
+def test_the_finding_s_box_holds_the_plaques():
+    scan, organs, truth = usual()
+    low, high = np.sort(np.array(run(scan, organs).findings[0].box_mm), axis=0)
+    for lesion in truth.lesions:
+        assert (np.array(lesion.centre_mm) >= low - 3.0).all()
+        assert (np.array(lesion.centre_mm) <= high + 3.0).all()
+
+
+def test_thresholds_are_the_configuration_s():
+    scan, organs, _ = usual()
+    assert run(scan, organs, CoronaryCalciumSettings(finding_score=900)).status is Status.NORMAL
+    assert run(scan, organs, CoronaryCalciumSettings(soon_score=50)).urgency is Urgency.SOON
+    assert run(scan, organs).urgency is Urgency.ROUTINE
+
+
+def test_it_asks_for_120_kv_and_an_adult():
+    needs = SCREENING.needs(CoronaryCalciumSettings())
+    assert needs.kvp_range == (120.0, 120.0)
+    assert needs.age_range_years[0] == 30.0
+    assert KernelFamily.SHARP not in needs.kernels
+
+
+def test_an_estimate_is_called_one():
+    scan, organs, _ = usual()
+    assert any("non-gated" in caveat for caveat in run(scan, organs).caveats)
+
+
+# --- what must not change the score ---------------------------------------------------------------------------------
+@pytest.mark.parametrize("flips", [(0,), (1, 2), (0, 1, 2)])
+def test_the_order_of_slices_rows_and_columns_changes_nothing(flips):
+    scan, organs, _ = usual()
+    affine = scan.volume.affine.copy()
+    for axis in flips:
+        affine[:3, 3] += affine[:3, axis] * (scan.volume.shape[axis] - 1)
+        affine[:3, axis] *= -1
+    flipped = replace(scan, volume=Volume(np.ascontiguousarray(np.flip(scan.volume.hu, flips)), affine))
+    assert score(flipped, organs) == pytest.approx(score(scan, organs), rel=1e-6)
+
+
+def test_a_smaller_field_of_view_changes_nothing():
+    scan, organs, _ = usual()
+    affine = scan.volume.affine.copy()
+    affine[:3, 3] += affine[:3, 1] * 30 + affine[:3, 2] * 30
+    hu = np.ascontiguousarray(scan.volume.hu[:, 30:-30, 30:-30])
+    assert score(replace(scan, volume=Volume(hu, affine)), organs) == pytest.approx(score(scan, organs))
+
+
+def test_a_map_that_holds_the_muscle_only_still_finds_the_arteries():
+    from scipy import ndimage
+
+    scan, organs, _ = usual()
+    labels = organs.labels.copy()
+    shrunk = ndimage.binary_erosion(organs.mask("heart"))
+    labels[organs.mask("heart") & ~shrunk] = organs.values["body"]
+    assert score(scan, replace(organs, labels=labels)) == pytest.approx(score(scan, organs), rel=0.02)
+
+
+# --- what is not coronary calcium -----------------------------------------------------------------------------------
+def test_calcium_of_the_aorta_s_wall_is_not_counted():
+    scan, organs, _ = usual()
+    inside = organs.mask("aorta")
+    z, y, x = next(place for place in np.argwhere(inside) if organs.mask("heart")[place[0]].any())
+    position = organs.affine[:3, :3] @ (z, y, x) + organs.affine[:3, 3]
+    assert score(put(scan, position, 4.0, 500), organs) == pytest.approx(score(scan, organs))
+
+
+def test_bone_is_not_counted():
+    scan, organs, truth = usual()
+    labels = organs.labels.copy()
+    lesion = next(lesion for lesion in truth.lesions if lesion.vessel == "LAD")  # the map calls it bone
+    at = np.linalg.inv(organs.affine) @ (*lesion.centre_mm, 1.0)
+    z, y, x = np.rint(at[:3]).astype(int)
+    labels[z - 2 : z + 3, y - 2 : y + 3, x - 2 : x + 3] = organs.values["bone"]
+    assert score(scan, replace(organs, labels=labels)) == pytest.approx(
+        score(scan, organs) - lesion.agatston_score, rel=0.05
+    )
+
+
+def test_calcium_deep_in_muscle_is_taken_for_a_valve_and_said():
+    from scipy import ndimage
+
+    scan, organs, _ = usual()
+    depth = ndimage.distance_transform_edt(organs.mask("heart"), sampling=organs.spacing_mm)
+    deepest = organs.affine[:3, :3] @ np.unravel_index(depth.argmax(), depth.shape) + organs.affine[:3, 3]
+    outcome = run(put(scan, deepest, 5.0, 600), organs)
+    assert value(outcome, "agatston_score") == pytest.approx(score(scan, organs))
+    assert any("valves" in caveat and "1" in caveat for caveat in outcome.caveats)
+
+
+def test_metal_gives_no_score():
+    scan, organs, truth = usual()
+    outcome = run(put(scan, truth.lesions[0].centre_mm, 3.0, 3000), organs)
+    assert (outcome.status, outcome.reason.code) == (Status.ABSTAINED, "metal_in_organ")
+
+
+@pytest.mark.parametrize("end", ["bottom", "top"])
+def test_a_heart_that_is_cut_gives_no_score(end):
+    scan, organs, _ = usual()
+    half = organs.labels.shape[0] // 2
+    part = slice(half, None) if end == "bottom" else slice(0, half)
+    affine = organs.affine.copy()
+    affine[:3, 3] += affine[:3, 0] * (part.start or 0)
+    outcome = run(scan, replace(organs, labels=np.ascontiguousarray(organs.labels[part]), affine=affine))
+    assert (outcome.status, outcome.reason.code) == (Status.ABSTAINED, "organ_cut_off")
+    assert end in outcome.reason.text
+
+
+def test_too_much_noise_gives_no_score():
+    scan, organs, _ = usual()
+    noise = np.random.default_rng(1).normal(0.0, 45.0, scan.volume.shape)
+
+    def change(hu):
+        hu += np.rint(noise).astype(np.int16)
+
+    outcome = run(with_voxels(scan, change), organs)
+    assert (outcome.status, outcome.reason.code) == (Status.ABSTAINED, "noise_too_high")
+
+
+def test_a_plaque_hardly_denser_than_noise_is_not_counted():
+    scan, organs, _ = usual()
+    assert score(scan, organs, CoronaryCalciumSettings(noise_multiple=15)) < score(scan, organs)
