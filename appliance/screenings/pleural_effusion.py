@@ -60,6 +60,8 @@ _FRINGE = 2
 #: Part of the height of the chest, from the table, in which free fluid has its greater part, or this much, mL.
 _DEPENDENT_SHARE = 0.4
 _MUCH_ML = 50.0
+#: Part of it lies along the wall: at least this share within this distance, mm.
+_AT_WALL_SHARE, _AT_WALL_MM = 0.1, 12.0
 
 
 class PleuralEffusionSettings(ScreeningSettings):
@@ -214,10 +216,12 @@ def _region(
     dependent = slice(0, rows[0] + reach) if prone else slice(rows[-1] - reach, None)
     sizes = np.bincount(labels.ravel())
     low = np.bincount(labels[:, dependent].ravel(), minlength=count + 1)
+    at_wall = np.bincount(labels[depth_mm < _AT_WALL_MM], minlength=count + 1)
     in_voxels = 1.0 / cage.volume.voxel_ml
     good = (sizes >= _CORE_ML * in_voxels) & ((low >= 0.5 * sizes) | (low >= _MUCH_ML * in_voxels))
+    good &= at_wall >= _AT_WALL_SHARE * sizes
     good[0] = False
-    kept = good[labels]
+    kept: NDArray[np.bool_] = good[labels]
     if not kept.any():
         return kept
     # into the gutters goes only what is as dense as the rest
