@@ -161,7 +161,8 @@ def _elements(output: Any) -> int:
 
 def _element_bytes(op: Any, output: Any, precision: str) -> int:
     if _follows(output, "Result"):
-        return 4
+        # Once as it was computed, and once in the order and the single precision of the answer.
+        return 4 + (4 if precision == "int8" else _BYTES.get(precision, 4))
     if precision == "int8" and (op.get_type_name() == "FakeQuantize" or _follows(output, "FakeQuantize")):
         return 1
     return 4 if precision == "int8" else _BYTES.get(precision, 4)

@@ -111,7 +111,8 @@ class OpenVinoEngine:
 
     def run(self, hu: NDArray[np.int16]) -> NDArray[np.float32]:
         """Run one tile; see :meth:`Engine.run`."""
-        self._request.infer({0: hu.astype(np.float32)[None, None]}, share_inputs=True)
+        # Without share_outputs it would copy the whole answer into a dictionary that nobody reads.
+        self._request.infer({0: hu.astype(np.float32)[None, None]}, share_inputs=True, share_outputs=True)
         logits: NDArray[np.float32] = self._request.get_output_tensor(0).data[0]
         return logits
 
