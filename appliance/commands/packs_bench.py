@@ -10,7 +10,7 @@ from appliance.commands.packs import find_pack
 from appliance.errors import PackError
 from appliance.packs.bench import bench
 from appliance.packs.measured import keep
-from appliance.packs.registry import available
+from appliance.packs.registry import ALL_TASKS, available
 from appliance.packs.rules import Rules
 from appliance.packs.runtime import Computing
 
@@ -43,7 +43,7 @@ def bench_packs(settings: Settings, name: str | None, *, tiles: int, as_json: bo
         There is no such pack, or it cannot be used.
     """
     rules = Rules.from_settings(settings)
-    packs = available(rules) if name is None else (find_pack(rules, name),)
+    packs = available(rules, tasks=ALL_TASKS) if name is None else (find_pack(rules, name),)
     rows = []
     for pack in packs:
         found = bench(pack, Computing.from_settings(settings), tiles=tiles)
