@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from appliance.errors import InferenceError, NotEnoughMemoryError, PackError
+from appliance.inference.memory import room
 from appliance.packs.choice import NOT_INSTALLED, Failure, changing, fingerprint, read_choice
 from appliance.packs.measured import measured
 from appliance.packs.pack import verify_files
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
     from appliance.packs.rules import Rules
 
 _log = structlog.get_logger()
+
+#: Left free beside the networks of several packs that stay in memory: a scan of 1,000 slices and its screenings.
+_FOR_A_SCAN_BYTES = 2 << 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +86,7 @@ class OpenPack:
     precision, computing
         How it was opened when it passed.
     kept
-        The compiled network; ``None`` where it is compiled anew each time, to hold only one of several in memory.
+        The compiled network; ``None`` where it is compiled anew each time, because memory is short for all of several.
     """
 
     pack: Pack
@@ -187,7 +191,7 @@ class Runtime:
         taken, self._fallbacks = self._fallbacks, []
         return taken
 
-    def open(self, pack: Pack, *, keep: bool) -> OpenPack:
+    def open(self, pack: Pack, *, keep: bool | None) -> OpenPack:
         """Compile a pack's network and run its test vectors, or return it from before.
 
         Parameters
@@ -195,7 +199,7 @@ class Runtime:
         pack
             A verified pack.
         keep
-            Keep the compiled network in memory.
+            Keep the compiled network in memory; ``None`` keeps it as long as enough memory for a scan is left.
 
         Raises
         ------
@@ -205,6 +209,8 @@ class Runtime:
             No engine could run it.
         """
         found = self._opened.get(pack.digest) or open_tested(pack, self._computing)
+        if keep is None:
+            keep = room(self._computing.memory_mib).free_bytes >= _FOR_A_SCAN_BYTES
         self._opened[pack.digest] = found if keep else replace(found, kept=None)
         return self._opened[pack.digest]
 
@@ -216,7 +222,7 @@ class Runtime:
         while True:
             packs = available(self._rules, on_failure=self._fall_back)
             try:
-                opened = tuple(self._open_or_fall_back(pack, keep=len(packs) == 1) for pack in packs)
+                opened = tuple(self._open_or_fall_back(pack, keep=True if len(packs) == 1 else None) for pack in packs)
             except _FellBack:
                 continue
             break
@@ -225,7 +231,7 @@ class Runtime:
         self._opened = {digest: item for digest, item in self._opened.items() if digest in in_use}
         return Snapshot(opened, providers(packs, self._rules.prefer), shadows)
 
-    def _open_or_fall_back(self, pack: Pack, *, keep: bool) -> OpenPack:
+    def _open_or_fall_back(self, pack: Pack, *, keep: bool | None) -> OpenPack:
         try:
             return self.open(pack, keep=keep)
         except NotEnoughMemoryError as error:

@@ -10,7 +10,9 @@ from datetime import UTC, datetime
 import pytest
 
 from appliance.errors import PackError
+from appliance.inference.memory import Room
 from appliance.packs import install as life
+from appliance.packs import runtime as runtime_module
 from appliance.packs.choice import FILE, Acceptance, changing, read_choice
 from appliance.packs.pack import load
 from appliance.packs.registry import available, load_installed
@@ -244,7 +246,8 @@ def test_removing_what_is_in_use_is_refused(make_pack, rules):
         life.remove("trunk", "9.0.0", rules)
 
 
-def test_of_several_networks_only_the_one_at_work_is_in_memory(make_pack, rules):
+def test_where_memory_is_short_only_the_network_at_work_is_held(make_pack, rules, monkeypatch):
+    monkeypatch.setattr(runtime_module, "room", lambda limit: Room(1 << 30, "free"))
     both = replace(rules, folders=(make_pack(name="torso"),), prefer=("torso",))
     (alone,) = Runtime(both, Computing(engine="openvino", precision="f32", threads=2)).snapshot().packs
     assert alone.engine() is alone.engine()
@@ -255,6 +258,9 @@ def test_of_several_networks_only_the_one_at_work_is_in_memory(make_pack, rules)
     several = Runtime(unsigned, Computing(engine="openvino", precision="f32", threads=2)).snapshot().packs
     assert [item.pack.name for item in several] == ["torso", "trunk"]
     assert several[0].engine() is not several[0].engine()
+    monkeypatch.setattr(runtime_module, "room", lambda limit: Room(4 << 30, "free"))
+    held = Runtime(unsigned, Computing(engine="openvino", precision="f32", threads=2)).snapshot().packs
+    assert [item.engine() is item.engine() for item in held] == [True, True]
     (both.folders[0] / "network.bin").write_bytes(b"damaged")
     with pytest.raises(PackError, match=r"network\.bin was altered"):
         several[0].engine()
