@@ -181,7 +181,7 @@ def train_segmenter(config: dict, kind: dict, scan: str, steps: int) -> dict:
     )
     chosen = np.random.default_rng(1)
     loss, optimiser = DiceCELoss(to_onehot_y=True, softmax=True), torch.optim.Adam(network.parameters(), 2e-3)
-    patch = [min(32, size // 8 * 8) for size in image.shape[1:]]
+    patch = [min(48, size // 8 * 8) for size in image.shape[1:]]
     network.train()
     for _ in range(steps):
         starts = [int(chosen.integers(0, size - part + 1)) for size, part in zip(image.shape[1:], patch, strict=True)]
@@ -240,7 +240,7 @@ def main() -> None:
     import torch
 
     kind, folder, scan = sys.argv[1], Path(sys.argv[2]), sys.argv[3]
-    steps = int(sys.argv[4]) if len(sys.argv) > 4 else 60
+    steps = int(sys.argv[4]) if len(sys.argv) > 4 else (25 if kind == "retinanet" else 60)
     torch.set_num_threads(2)
     torch.manual_seed(1)
     (folder / "configs").mkdir(parents=True)
