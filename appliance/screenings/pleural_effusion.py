@@ -47,6 +47,7 @@ _LUNG_HU = -850.0
 _FAT_HU = -100.0
 #: Less is half-filled with air, more with bone.
 _SOFT_HU = (-60.0, 90.0)
+_RIB_HU = 300.0
 #: A body of fluid has at least this much in places at least two working voxels thick, mL.
 _CORE_ML = 4.0
 #: It may lie this far outside the ribs' smoothed inner surface, mm: the surface is that uncertain.
@@ -153,7 +154,7 @@ def _fluid(scan: Scan, anatomy: Anatomy, cage: RibCage, settings: PleuralEffusio
     soft = ((hu > _SOFT_HU[0]) & (hu < _SOFT_HU[1])).astype(np.float32)
     smooth = ndimage.gaussian_filter(hu * soft, 0.8) / np.maximum(ndimage.gaussian_filter(soft, 0.8), 1e-3)
     wet = (smooth >= settings.lowest_hu) & (smooth <= settings.highest_hu) & (soft > 0) & free
-    amount = _amount(hu, lung, settings)
+    amount = _amount(hu, lung, cage.organs.mask("bone"), settings)
     filled, ml, at_bottom = {}, {}, []
     for side in _SIDES:
         depth = cage.depth_mm[side]
@@ -161,7 +162,9 @@ def _fluid(scan: Scan, anatomy: Anatomy, cage: RibCage, settings: PleuralEffusio
         fringe = ndimage.binary_dilation(
             region, iterations=_FRINGE, mask=(depth > -_GUTTER_MM) & free & (hu > _LUNG_HU)
         )
-        part = np.where(fringe, amount, 0.0).astype(np.float32)
+        # no thin plane of fat between the muscles of the back
+        thick = ndimage.binary_opening(fringe & (amount > 0.3), np.ones((1, 3, 3)))
+        part = np.where(fringe & (thick | (depth > 0.0)), amount, 0.0).astype(np.float32)
         filled[side] = part
         ml[side] = float(part.sum()) * cage.volume.voxel_ml
         if _touches_bottom(part, cage, anatomy):
@@ -178,10 +181,13 @@ def _organs(organs: OrganMap) -> NDArray[np.bool_]:
     return found | organs.mask(*(name for name in _WITHOUT_MARGIN if name in organs.structures))
 
 
-def _amount(hu: NDArray[np.float32], lung: NDArray[np.bool_], settings: PleuralEffusionSettings) -> NDArray[np.float32]:
+def _amount(
+    hu: NDArray[np.float32], lung: NDArray[np.bool_], bone: NDArray[np.bool_], settings: PleuralEffusionSettings
+) -> NDArray[np.float32]:
     """How much of each voxel is fluid, if it lies at the fluid's border: 0 … 1.
 
-    Towards the lung the density says it. Towards soft tissue and fat a voxel is fluid on the nearer side of half way.
+    Towards the lung the density says it. Towards soft tissue, fat and bone a voxel is fluid on the nearer side of half
+    way.
     """
     from scipy import ndimage
 
@@ -190,7 +196,8 @@ def _amount(hu: NDArray[np.float32], lung: NDArray[np.bool_], settings: PleuralE
     from_lung = np.clip((hu - _LUNG_HU) / (water - _LUNG_HU), 0.0, 1.0)
     from_fat = hu >= 0.5 * (_FAT_HU + water)
     amount = np.where(beside_lung, from_lung, from_fat)
-    result: NDArray[np.float32] = np.where(hu <= settings.highest_hu, amount, 0.0).astype(np.float32)
+    densest = np.where(ndimage.binary_dilation(bone), 0.5 * (_RIB_HU + water), settings.highest_hu)
+    result: NDArray[np.float32] = np.where(hu <= densest, amount, 0.0).astype(np.float32)
     return result
 
 
@@ -224,12 +231,10 @@ def _region(
     kept: NDArray[np.bool_] = good[labels]
     if not kept.any():
         return kept
-    # into the gutters goes only what is as dense as the rest
-    alike = np.abs(smooth - float(np.median(smooth[kept]))) <= _ALIKE_HU
     grown = ndimage.binary_dilation(kept, iterations=2, mask=wet & (depth_mm > -_CORE_OUTSIDE_MM))
-    return np.asarray(
-        ndimage.binary_dilation(grown, iterations=6, mask=grown | (wet & alike & (depth_mm > -_GUTTER_MM)))
-    )
+    # into the gutters goes only what is as dense as the rest
+    gutters = wet & (np.abs(smooth - float(np.median(smooth[kept]))) <= _ALIKE_HU) & (depth_mm > -_GUTTER_MM)
+    return np.asarray(ndimage.binary_dilation(grown, iterations=6, mask=grown | gutters))
 
 
 def _touches_bottom(part: NDArray[np.float32], cage: RibCage, anatomy: Anatomy) -> bool:
