@@ -200,12 +200,12 @@ def packs_import(
 
     This needs the extra `import` and is done on a workstation, never on the box.
     """
+    if options["resampling"] not in {None, "area", kind}:
+        raise click.UsageError(f"--resampling {options['resampling']} does not belong to --from {kind}.")
     from appliance.commands import packs_import as importing
 
     known = ("name", "licence", "licence_class", "intended_use", "exclusions", "trained_on", "tested_on", "labels")
     said = importing.declaration(version=pack_version, **{key: options.pop(key) for key in known})
-    if options["resampling"] not in {None, "area", kind}:
-        raise click.UsageError(f"--resampling {options['resampling']} does not belong to --from {kind}.")
     options["resampling"] = options["resampling"] or kind
     config, patch = options.pop("config"), options.pop("patch") or ()
     if kind == "nnunet":
