@@ -34,6 +34,8 @@ _KNOWN_SHARE = 0.6
 _OVAL_ERROR_MM = 0.4
 #: Weight of a ray without a border of its own.
 _MASK_WEIGHT = 0.15
+#: How far the mask may lie from a circle through the borders that were seen, mm, to be taken at its word.
+_MASK_ALLOWANCE_MM = 1.5
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -243,9 +245,14 @@ def _fitted(
     # what the mask is wrong where it can be checked it is probably wrong elsewhere too
     known = found.mean(axis=1) >= _KNOWN_SHARE
     shift = np.array([np.median(row[ok]) if good else 0.0 for row, ok, good in zip(offset, found, known, strict=True)])
-    values = np.where(found, border, mask_mm + shift[:, None])
-    weights = np.where(found, 1.0, _MASK_WEIGHT)
-    shape, fitted = _ellipse(values, weights)
+    elsewhere = mask_mm + shift[:, None]
+    # a circle through the borders that were seen; the mask may differ from it only a little where none was
+    circle, _ = _ellipse(np.where(found, border, elsewhere), np.where(found, 1.0, 1e-3), terms=3)
+    round_mm = circle @ _basis().T
+    near = np.clip(elsewhere, round_mm - _MASK_ALLOWANCE_MM, round_mm + _MASK_ALLOWANCE_MM)
+    elsewhere = np.where(known[:, None], near, elsewhere)
+    values = np.where(found, border, elsewhere)
+    shape, fitted = _ellipse(values, np.where(found, 1.0, _MASK_WEIGHT))
     return Borders(course, shape, found.mean(axis=1), fitted)
 
 
@@ -256,19 +263,22 @@ def _basis() -> NDArray[np.float64]:
 
 
 def _ellipse(
-    values: NDArray[np.float64], weights: NDArray[np.float64]
+    values: NDArray[np.float64], weights: NDArray[np.float64], terms: int = 5
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Fit radius, middle and ellipse to each row, robustly: what lies 1 mm off counts half as much."""
-    basis = _basis()
+    """Fit radius, middle and ellipse to each row, robustly: what lies 1 mm off counts half as much.
+
+    With three ``terms`` a circle.
+    """
+    basis = _basis()[:, :terms]
     current = weights
     shape = np.zeros((len(values), 5))
     for _ in range(6):
-        normal = np.einsum("nr,ri,rj->nij", current, basis, basis) + 1e-6 * np.eye(5)
+        normal = np.einsum("nr,ri,rj->nij", current, basis, basis) + 1e-6 * np.eye(terms)
         target = np.einsum("nr,ri,nr->ni", current, basis, values)
-        shape = np.linalg.solve(normal, target[:, :, None])[:, :, 0]
-        residual = np.abs(values - shape @ basis.T)
+        shape[:, :terms] = np.linalg.solve(normal, target[:, :, None])[:, :, 0]
+        residual = np.abs(values - shape[:, :terms] @ basis.T)
         current = weights / (1.0 + residual**2)
-    fitted: NDArray[np.float64] = shape @ basis.T
+    fitted: NDArray[np.float64] = shape[:, :terms] @ basis.T
     return shape, fitted
 
 

@@ -30,6 +30,7 @@ def scan_of(options: PhantomOptions, volume: Volume) -> Scan:
         patient_age_years=float(options.age_years),
         patient_sex=options.sex,
         patient_height_m=options.patient_height_m,
+        patient_position=options.patient_position,
     )
     return Scan(Volume(np.array(volume.hu), np.array(volume.affine), frames), acquisition, "1.2", "1.2.3")
 
