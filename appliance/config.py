@@ -69,11 +69,6 @@ class BoxSettings(Section):
         return self.state_directory / "packs"
 
     @property
-    def compiled(self) -> Path:
-        """Compiled networks, kept so that they need not be compiled again; may be deleted at any time."""
-        return self.state_directory / "compiled"
-
-    @property
     def database(self) -> Path:
         """The SQLite file."""
         return self.state_directory / "appliance.db"
@@ -147,8 +142,8 @@ class WorkSettings(Section):
         "fails is replaced by the CPU",
     )
     threads: int = Field(0, title="CPU threads; 0 takes all", ge=0, le=256)
-    compiled: Path | None = Field(
-        None, title="Folder for compiled networks; absent is `compiled` in the state directory"
+    compiled: Path = Field(
+        Path("compiled"), title="Folder for compiled networks, by itself or within the state directory"
     )
     packs: tuple[Path, ...] = Field((), title="Folders of further packs; the shipped pack is always there")
     lease_s: float = Field(600.0, title="A worker that says nothing for this long has lost its scan", gt=0)

@@ -31,7 +31,6 @@ _EXAMPLES: dict[str, Any] = {
     "receive.tls.certificate": "/etc/appliance/dicom.crt",
     "receive.tls.private_key": "/etc/appliance/dicom.key",
     "receive.tls.trusted": "/etc/appliance/dicom-trusted.pem",
-    "work.compiled": "/var/lib/appliance/compiled",
     "packs.repository.source": "https://packs.example/appliance",
     "packs.repository.root": "/etc/appliance/packs-root.json",
     "deliver.destinations.name": "pacs",

@@ -61,13 +61,13 @@ class Computing:
         """Make it from the whole configuration."""
         work, box = settings.work, settings.box
         # A command without a configuration leaves nothing behind where no service keeps its state.
-        cache = work.compiled or (box.compiled if box.state_directory.is_dir() else None)
+        kept = work.compiled.is_absolute() or box.state_directory.is_dir()
         return cls(
             engine=work.engine,
             precision=work.precision,
             threads=work.threads,
             device=work.device,
-            cache=cache,
+            cache=box.state_directory / work.compiled if kept else None,
             memory_mib=work.memory_limit_mib,
             measured=box.packs,
         )

@@ -3,6 +3,7 @@
 import json
 import re
 from datetime import UTC, datetime
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from click.testing import CliRunner
 from structlog.testing import capture_logs
 
 from appliance.cli import main
+from appliance.config import Settings
 from appliance.packs import measured as measured_module
 from appliance.packs.bench import bench, tiles_of_a_trunk, ways
 from appliance.packs.measured import FILE, Bench, Measured, keep, machine, measured
@@ -160,3 +162,15 @@ def test_an_installation_measures(make_pack, tmp_path):
     assert done.exit_code == 0, done.output
     assert re.search(r"runs here with openvino, f32, CPU, all threads, tiles of 32×32×32: \d", done.output)
     assert measured(tmp_path / "state" / "packs", load(make_pack("99.0.1")).digest) is None
+
+
+def test_compiled_networks_are_kept_in_the_state_directory_where_there_is_one(tmp_path):
+    def cache(**work):
+        tree = {"box": {"state_directory": str(tmp_path / "state")}, "work": work}
+        return Computing.from_settings(Settings.model_validate(tree)).cache
+
+    assert cache() is None
+    assert cache(compiled="/var/cache/compiled") == Path("/var/cache/compiled")
+    (tmp_path / "state").mkdir()
+    assert cache() == tmp_path / "state" / "compiled"
+    assert cache(compiled="elsewhere") == tmp_path / "state" / "elsewhere"
