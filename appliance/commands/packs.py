@@ -201,6 +201,7 @@ def _lines(pack: Pack) -> list[str]:
         *(f"trained on:   {source}" for source in manifest.provenance.trained_on),
         *(f"tested on:    {source}" for source in manifest.provenance.tested_on),
         f"input:        {spacing} mm, tiles of {patch}, overlap {manifest.input.overlap:g}",
+        *_region(manifest),
         *_intensity(manifest),
         *_provided(manifest),
         "precisions:   " + ", ".join(_precisions(pack)),
@@ -229,6 +230,14 @@ def _provided(manifest: Manifest) -> list[str]:
             f"overlap up to {found.nms_threshold:g}"
         ),
     ]
+
+
+def _region(manifest: Manifest) -> list[str]:
+    wanted = manifest.input
+    if not wanted.region:
+        return []
+    around = ", ".join(wanted.region)
+    return [f"region:       the box around {around}, and {wanted.region_margin_mm:g} mm on every side"]
 
 
 def _intensity(manifest: Manifest) -> list[str]:
