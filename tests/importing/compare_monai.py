@@ -6,6 +6,7 @@ and their scores. Nothing of the appliance is used.
 
 from __future__ import annotations
 
+import copy
 import json
 import sys
 from pathlib import Path
@@ -75,7 +76,7 @@ def prepared(config: dict, scan: str):
     """Preprocess a scan with MONAI, as the bundle says; ``(1, x, y, z)`` with its affine."""
     from monai.bundle import ConfigParser
 
-    parser = ConfigParser(config)
+    parser = ConfigParser(copy.deepcopy(config))
     return parser.get_parsed_content("preprocessing")({"image": scan})["image"]
 
 
@@ -83,7 +84,7 @@ def detector_of(config: dict):
     """Build MONAI's detector from the configuration."""
     from monai.bundle import ConfigParser
 
-    parser = ConfigParser(config)
+    parser = ConfigParser(copy.deepcopy(config))
     parser["device"] = "cpu"
     parser.get_parsed_content("detector_ops")
     return parser.get_parsed_content("detector")
@@ -93,7 +94,7 @@ def segmented(bundle: Path, config: dict, image) -> dict:
     import torch
     from monai.bundle import ConfigParser
 
-    parser = ConfigParser(config)
+    parser = ConfigParser(copy.deepcopy(config))
     network = parser.get_parsed_content("network_def").eval()
     network.load_state_dict(torch.load(bundle / "models" / "model.pt", weights_only=True))
     inferer = parser.get_parsed_content("inferer")

@@ -1,9 +1,9 @@
 """MONAI itself and the imported pack answer alike on the same real scan.
 
-The networks are trained here, by MONAI, on a real scan, and kept in a cache outside the repository. Compared is on the
-network's own grid, each side with its own resampling from the scan: MONAI with its transforms and inferers, the pack with
-the appliance's. Labels are compared before MONAI would bring them back to the scan's grid; boxes as they come out of its
-detector.
+The networks are trained here, by MONAI, on a real scan, and kept in a cache outside the repository. They are compared
+on the network's own grid, each side with its own resampling from the scan: MONAI with its transforms and inferers, the
+pack with the appliance's. Labels are compared before MONAI would bring them back to the scan's grid; boxes as they come
+out of its detector.
 """
 
 from __future__ import annotations
