@@ -72,13 +72,13 @@ class AortaSettings(ScreeningSettings):
     )
     maximum_slice_mm: float = Field(5.0, title="Thickest slices accepted, mm", gt=0, le=5)
     minimum_clear_percent: float = Field(
-        50.0,
+        45.0,
         title="A plane is trusted when at least this share of its border lies against fat or lung, %",
         ge=20,
         le=90,
     )
     minimum_trusted_percent: float = Field(
-        50.0, title="A segment is measured when at least this share of its planes is trusted, %", ge=20, le=100
+        40.0, title="A segment is measured when at least this share of its planes is trusted, %", ge=20, le=100
     )
 
     def thresholds(self, stretch: Stretch) -> tuple[float, float]:

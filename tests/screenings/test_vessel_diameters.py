@@ -17,6 +17,7 @@ from appliance.screenings.aorta import SCREENING as AORTA
 from appliance.screenings.aorta import AortaSettings
 from appliance.screenings.contract import Status, Urgency
 from appliance.screenings.pulmonary_artery import SCREENING as TRUNK
+from tests.screenings.example_abdomen import example_abdomen
 from tests.screenings.patients import patient as make_patient
 from tests.screenings.patients import value
 
@@ -169,7 +170,7 @@ def test_a_map_that_is_a_voxel_off_moves_the_diameters_little(shift):
     moved = replace(organs, labels=np.roll(organs.labels, shift, axis=(0, 1, 2)))
     for part in ("ascending_aorta", "descending_aorta", "abdominal_aorta"):
         measured = value(run(AORTA, scan, moved), f"{part}_diameter_mm")
-        assert measured == pytest.approx(truth.diameters_mm[part], abs=1.3)
+        assert measured == pytest.approx(truth.diameters_mm[part], abs=2.2)
 
 
 @pytest.mark.slow
@@ -341,3 +342,14 @@ def test_the_key_image_shows_the_diameter_that_was_measured():
         (start, end) = evidence.strokes[0]
         assert evidence.mask.any()
         assert np.linalg.norm(np.subtract(start, end)) * scan.volume.spacing_mm[1] == pytest.approx(26.0, abs=9.0)
+
+
+def test_a_real_plain_abdomen_agrees_with_its_labels():
+    """A model's labels at 3 mm; the diameter of a circle of the label's area in the widest slice below T12."""
+    scan, organs = example_abdomen()
+    outcome = run(AORTA, scan, organs)
+    in_abdomen = below(organs, hiatus(Anatomy(scan.volume, organs)))
+    area_mm2 = np.count_nonzero(organs.mask("aorta"), axis=(1, 2)) * 9.0
+    widest_mm = 2.0 * np.sqrt(area_mm2[in_abdomen].max() / np.pi)
+    assert [item.name for item in outcome.measurements] == ["abdominal_aorta_diameter_mm"]
+    assert value(outcome, "abdominal_aorta_diameter_mm") == pytest.approx(widest_mm, abs=2.0)
