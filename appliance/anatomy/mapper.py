@@ -181,9 +181,11 @@ def _found(
             if engine.device == device:
                 return found
     except (InferenceError, RuntimeError) as error:
-        raise InferenceError(
+        why = (
             f"Pack {pack.name} {pack.version} ({engine.name}, {engine.precision}, {engine.device}): {complaint(error)}"
-        ) from error
+        )
+        _log.error("inference_failed", why=why)
+        raise InferenceError(why) from error
 
 
 def _only(packs: Sequence[Pack]) -> Pack:

@@ -101,14 +101,17 @@ class OpenPack:
         Raises
         ------
         PackError
-            A file was altered since.
+            A file was altered since, or there is not enough memory now.
         InferenceError
             No engine could run it.
         """
         if self.kept is not None:
             return self.kept
         verify_files(self.pack.path, self.pack.manifest)
-        return _compile(self.pack, self.precision, self.computing)
+        try:
+            return _compile(self.pack, self.precision, self.computing)
+        except NotEnoughMemoryError as error:
+            raise PackError(str(error)) from error  # the box's lack, and no scan's lost attempt
 
 
 @dataclass(frozen=True, slots=True, eq=False)

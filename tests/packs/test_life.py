@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 import pytest
 
 from appliance.errors import PackError
+from appliance.inference import with_openvino
 from appliance.inference.memory import Room
 from appliance.packs import install as life
 from appliance.packs import runtime as runtime_module
@@ -258,9 +259,31 @@ def test_where_memory_is_short_only_the_network_at_work_is_held(make_pack, rules
     several = Runtime(unsigned, Computing(engine="openvino", precision="f32", threads=2)).snapshot().packs
     assert [item.pack.name for item in several] == ["torso", "trunk"]
     assert several[0].engine() is not several[0].engine()
+    with pytest.MonkeyPatch.context() as short:
+        short.setattr(with_openvino, "room", lambda limit: Room(0, "free"))
+        with pytest.raises(PackError, match="needs about"):
+            several[0].engine()  # the box's lack: the scan waits
     monkeypatch.setattr(runtime_module, "room", lambda limit: Room(4 << 30, "free"))
     held = Runtime(unsigned, Computing(engine="openvino", precision="f32", threads=2)).snapshot().packs
     assert [item.engine() is item.engine() for item in held] == [True, True]
     (both.folders[0] / "network.bin").write_bytes(b"damaged")
     with pytest.raises(PackError, match=r"network\.bin was altered"):
         several[0].engine()
+
+
+def test_too_little_memory_takes_no_pack_out_of_use(make_pack, rules, monkeypatch):
+    life.install(make_pack("9.0.0"), rules)
+    life.activate("trunk", "9.0.0", rules)
+    monkeypatch.setattr(with_openvino, "room", lambda limit: Room(0, "free on this machine"))
+    runtime = Runtime(rules, Computing(engine="openvino"))
+    with pytest.raises(PackError, match="free on this machine"):
+        runtime.snapshot()
+    assert runtime.take_fallbacks() == []
+    monkeypatch.undo()
+    assert active(rules) == "9.0.0"
+
+
+def test_a_network_too_large_for_the_box_is_not_installed(make_pack, rules):
+    with pytest.raises(PackError, match=r"work\.memory_limit_mib"):
+        life.install(make_pack("9.0.0"), rules, Computing(memory_mib=16))
+    assert read_choice(rules.installed).installed == {}
