@@ -66,7 +66,7 @@ def reference_score(scan, truth) -> float:
 # --- exactness ------------------------------------------------------------------------------------------------------
 GRID = {
     "0.6 mm": heart(0.6),
-    "1 mm, noisy": heart(1.0, noise_hu=20.0),
+    "1 mm, noisy": heart(1.0, noise_hu=16.0),
     "1.5 mm, small heart, feet first": heart(1.5, heart_scale=0.9, patient_position="FFP"),
     "1.25 mm apart, 2.5 mm thick, medium kernel": heart(
         1.25, slice_thickness_mm=2.5, kernel="medium", pixel_spacing_mm=0.9

@@ -155,7 +155,12 @@ def test_a_third_of_the_liver_is_enough_and_less_is_not():
 @pytest.mark.slow
 def test_noise_that_decides_gives_no_number():
     scan, organs, _ = healthy()
-    outcome = run(scan, organs, LiverFatSettings(maximum_noise_hu=10))
+    noise = np.random.default_rng(1).normal(0.0, 80.0, scan.volume.shape)
+
+    def change(hu):
+        hu += np.rint(noise).astype(np.int16)
+
+    outcome = run(with_voxels(scan, change), organs)
     assert (outcome.status, outcome.reason.code) == (Status.ABSTAINED, "noise_too_high")
 
 
