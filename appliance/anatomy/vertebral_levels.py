@@ -40,6 +40,10 @@ _USUAL = {
     "kidneys": (LEVELS.index("L1") + 0.6, 1.4),
     "iliac crest": (LEVELS.index("L4") + 0.3, 1.0),
 }
+#: A rib arrives this share of a vertebra's height above the middle of what is its own.
+_RIB_ABOVE = 0.2
+#: With one exact landmark only, the others may lie this far off on average, levels: a rib that was missed shows here.
+_MEAN_OFF = 0.75
 #: A bystander this far from its usual place contradicts the count.
 _CONTRADICTION = 2.5
 
@@ -90,12 +94,13 @@ def name_bodies(
     marks = _Marks(_exact(curve, spans_mm, bodies, organs), _usual(curve, spans_mm, bodies, organs))
     lowest = _vote(marks, len(spans_mm))
     exact = {name for name, number in marks.exact.items() if number == lowest}
-    off = {name: abs(number - lowest) for name, (number, _) in marks.usual.items()}
-    near = {name for name, distance in off.items() if distance <= marks.usual[name][1]}
+    off = {name: number - lowest for name, (number, _) in marks.usual.items()}
+    near = {name for name, distance in off.items() if abs(distance) <= 1.0}
     certain = (
         len(exact) == len(marks.exact) > 0
         and len(exact) + len(near) >= 2
-        and all(distance <= _CONTRADICTION for distance in off.values())
+        and (len(exact) > 1 or abs(float(np.mean(list(off.values())))) <= _MEAN_OFF)
+        and all(abs(distance) <= _CONTRADICTION for distance in off.values())
         and lowest <= _L5
         and lowest - len(spans_mm) + 1 >= 0
     )
@@ -113,9 +118,19 @@ def _vote(marks: _Marks, count: int) -> int:
     return int(candidates[int(np.argmax(score))]) if score.max() > 0.0 else min(_L5, count - 1 + 7)
 
 
+def _middles(spans_mm: Sequence[tuple[float, float]]) -> list[float]:
+    """Middles of the bodies; of one that the scan cuts, where the middle of the whole body would lie."""
+    middles = [0.5 * (low + high) for low, high in spans_mm]
+    if len(spans_mm) > 1:
+        below, above = spans_mm[1][1] - spans_mm[1][0], spans_mm[-2][1] - spans_mm[-2][0]
+        middles[0] = min(middles[0], spans_mm[0][1] - 0.45 * below)
+        middles[-1] = max(middles[-1], spans_mm[-1][0] + 0.45 * above)
+    return middles
+
+
 def _index_at(spans_mm: Sequence[tuple[float, float]], along_mm: float) -> float:
     """Which body lies at a place along the curve, counted from the lowest, with fractions; goes on beyond the ends."""
-    middles = [0.5 * (low + high) for low, high in spans_mm]
+    middles = _middles(spans_mm)
     if len(middles) == 1:
         return (along_mm - middles[0]) / max(spans_mm[0][1] - spans_mm[0][0], 15.0)
     index = np.arange(len(middles), dtype=np.float64)
@@ -177,22 +192,36 @@ def _lowest_rib_bearer(
 ) -> int | None:
     """Index of the lowest body with a rib, where the body below it is seen to have none."""
     near = _beside(curve, bone, organs)
-    bearers: list[set[int]] = []
+    bearers: list[set[int | None]] = []
     for side in (-1.0, 1.0):
         flank = near.only((side * near.left > 20.0) & (side * near.left < 62.0) & (near.back > -25.0))
         flank = _Beside(flank.index, flank.along, side * flank.left, flank.back)
         heads = [head for seed in _rib_seeds(flank) if (head := _follow_inwards(flank, seed)) is not None]
-        bearers.append({round(_index_at(spans_mm, head)) for head in heads})
-    if not bearers[0] or not bearers[1]:
+        bearers.append({_bearer(spans_mm, head) for head in heads})
+    if None in bearers[0] | bearers[1]:
         return None
-    lowest = min(*bearers[0], *bearers[1])
-    # both sides bear it, or the next one up on the other side; and the row of ribs goes on above
-    if abs(min(bearers[0]) - min(bearers[1])) > 1 or not bearers[0] & bearers[1]:
+    right, left = (sorted(index for index in side if index is not None) for side in bearers)
+    # the same body on both sides, and the row of ribs goes on above
+    if not right or not left or right[0] != left[0]:
         return None
+    lowest = right[0]
     above = lowest + 1
-    if above < len(spans_mm) and above not in bearers[0] | bearers[1]:
+    if above < len(spans_mm) and above not in {*right, *left}:
         return None
     return lowest if lowest >= 1 else None
+
+
+def _bearer(spans_mm: Sequence[tuple[float, float]], head_mm: float) -> int | None:
+    """Index of the body that a rib belongs to; ``None`` where it might be the next one.
+
+    A rib arrives beside the upper half of its body, the middle ribs at the disc above it.
+    """
+    place = head_mm - _RIB_ABOVE * float(np.median([high - low for low, high in spans_mm]))
+    for index, (low, high) in enumerate(spans_mm):
+        if low <= place < high or (index == len(spans_mm) - 1 and place >= high):
+            doubtful = min(place - low, high - place) < 0.08 * (high - low) and place < high
+            return None if doubtful and index not in {0, len(spans_mm) - 1} else index
+    return 0
 
 
 def _rib_seeds(flank: _Beside) -> list[NDArray[np.bool_]]:

@@ -196,9 +196,10 @@ def _evidence(
     index = int(np.clip(round(float(volume.to_index(middle + half)[0])), 0, volume.shape[0] - 1))
     wall = plane.muscle | plane.visceral_fat | plane.intermuscular_fat
     muscle_cm2, visceral_cm2, subcutaneous_cm2, _ = areas.values()
+    # the picture's font has no raised two
     lines = (
-        f"muscle: {muscle_cm2:.0f} cm², {muscle_hu:.0f} HU   (finding below {settings.muscle_hu:g} HU)",
-        f"visceral fat: {visceral_cm2:.0f} cm², subcutaneous: {subcutaneous_cm2:.0f} cm²",
+        f"muscle: {muscle_cm2:.0f} cm2, {muscle_hu:.0f} HU   (finding below {settings.muscle_hu:g} HU)",
+        f"visceral fat: {visceral_cm2:.0f} cm2, subcutaneous: {subcutaneous_cm2:.0f} cm2",
     )
     return Evidence(
         index,
