@@ -53,7 +53,8 @@ def filled_between(volume: Volume, axis: int, lines_mm: NDArray[np.float64]) -> 
     places = np.delete(volume.to_index(corners), axis, axis=1)
     rows, columns = np.indices(shape, dtype=np.float32)
     inside = np.ones(shape, dtype=bool)
-    turn = np.sign(np.cross(places[1] - places[0], places[2] - places[1]))
+    first_edge, second_edge = places[1] - places[0], places[2] - places[1]
+    turn = np.sign(first_edge[0] * second_edge[1] - first_edge[1] * second_edge[0])
     for first, second in zip(places, np.roll(places, -1, axis=0), strict=True):
         edge = second - first
         inside &= turn * (edge[0] * (columns - first[1]) - edge[1] * (rows - first[0])) >= 0
