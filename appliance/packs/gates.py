@@ -33,6 +33,9 @@ class Attempt(_Part):
     """One quantised network that was made and held against single precision."""
 
     kept: int = Field(ge=0, title="Layers with weights that were kept in single precision")
+    widest_ranges: bool = Field(
+        default=False, title="Whether ranges of activations hold every calibration tile's extremes, or their mean"
+    )
     fell: tuple[str, ...] = Field(title="Structures that fell more than the margin")
     lowest_dice: _Share | None = Field(None, title="Least mean Dice of any structure that could be judged")
 
@@ -86,7 +89,9 @@ def gate_lines(gate: Gate) -> list[str]:
     for number, attempt in enumerate(gate.attempts, start=1):
         lowest = "" if attempt.lowest_dice is None else f", lowest Dice {attempt.lowest_dice:.4f}"
         fell = f"fell: {', '.join(attempt.fell)}" if attempt.fell else "nothing fell"
-        facts.append(f"attempt {number}, {attempt.kept} of {gate.layers} layers in single precision: {fell}{lowest}")
+        ranges = ", widest ranges" if attempt.widest_ranges else ""
+        kept = f"{attempt.kept} of {gate.layers} layers in single precision{ranges}"
+        facts.append(f"attempt {number}, {kept}: {fell}{lowest}")
     if gate.calibration_tiles:
         facts.append(
             f"calibrated with {gate.calibration_tiles} tiles of {gate.calibration_scans} other scans; {gate.tools}"

@@ -89,8 +89,9 @@ def test_every_precision_has_its_test_vector_and_passes_the_self_test(sound_twin
 def test_a_layer_that_loses_a_small_structure_is_found_and_kept(quantised):
     pack = quantised(one_bad_layer)
     found = gate(pack)
-    first, ends, last = found.attempts
-    assert first.fell == ends.fell == ("bone",)
+    first, wide, ends, last = found.attempts
+    assert (first.widest_ranges, wide.widest_ranges) == (False, True)
+    assert first.fell == wide.fell == ends.fell == ("bone",)
     assert last.fell == ()
     assert found.verdict == "passed"
     assert any(label.endswith(": layer_3") for label in found.kept_layers)
@@ -101,7 +102,7 @@ def test_a_network_that_cannot_be_saved_ships_without_int8(quantised):
     pack = quantised(all_bad)
     found = gate(pack)
     assert found.verdict == "failed"
-    assert len(found.attempts) == 4
+    assert len(found.attempts) == 5
     assert all(attempt.fell == ("bone",) for attempt in found.attempts)
     assert verdicts(pack)["bone"] == "fell"
     assert pack.network("openvino", "int8") is None

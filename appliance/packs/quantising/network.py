@@ -82,7 +82,7 @@ class FloatNetwork:
         """Versions of what quantises."""
         return f"nncf {self._nncf.__version__}, openvino {self._openvino.__version__.partition('-')[0]}"
 
-    def quantise(self, tiles: Sequence[NDArray[np.int16]], kept: Collection[str] = ()) -> Any:
+    def quantise(self, tiles: Sequence[NDArray[np.int16]], kept: Collection[str] = (), *, widest: bool = False) -> Any:
         """Quantise weights and activations to 8 bits after training.
 
         Parameters
@@ -91,12 +91,19 @@ class FloatNetwork:
             Calibration tiles in Hounsfield units.
         kept
             Names of layers that stay in single precision.
+        widest
+            Let the ranges of activations hold every tile's extremes instead of their mean: coarser steps, but what few
+            tiles show is not cut off.
 
         Returns
         -------
         openvino.Model
         """
         nncf = self._nncf
+        advanced = None
+        if widest:
+            ranges = nncf.quantization.range_estimator.RangeEstimatorParametersSet.MINMAX
+            advanced = nncf.AdvancedQuantizationParameters(activations_range_estimator_params=ranges)
         with _quiet():
             return nncf.quantize(
                 self._model,
@@ -106,6 +113,7 @@ class FloatNetwork:
                 target_device=nncf.TargetDevice.CPU,
                 subset_size=len(tiles),
                 ignored_scope=nncf.IgnoredScope(names=sorted(kept)) if kept else None,
+                advanced_parameters=advanced,
             )
 
     def save(self, quantised: Any, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""INT8 in as many layers as the gate lets pass: all, all but the first and last, then without the worst of the rest."""
+"""INT8 in as many layers as the gate lets pass: all, without the first and last, then without the worst of the rest."""
 
 from __future__ import annotations
 
@@ -85,47 +85,55 @@ def search(
     attempts: list[Attempt] = []
     plan = _Plan(network, tiles)
     found: Found | None = None
-    for kept in plan:
-        quantised = network.quantise(tiles, kept)
+    for kept, widest in plan:
+        quantised = network.quantise(tiles, kept, widest=widest)
         network.save(quantised, path)
         engine = open_network(path, patch, "int8", threads)
         judged = scans.judge(engine, margins)
-        attempts.append(Attempt(kept=len(kept), fell=judged.fell, lowest_dice=judged.lowest_dice))
-        tell(_sentence(len(kept), len(network.layers), judged))
+        attempts.append(Attempt(kept=len(kept), widest_ranges=widest, fell=judged.fell, lowest_dice=judged.lowest_dice))
+        tell(_sentence(attempts[-1], len(network.layers)))
         labels = tuple(layer.label for layer in network.layers if layer.name in kept)
         found = Found(judged, labels, tuple(attempts), engine, _problem(judged, engine))
         # Keeping more layers cannot show a structure that no scan holds, nor make INT8 of what is mostly float already.
         if not judged.fell or engine.precision != "int8":
             break
-        plan.learn(quantised, scans.channels(judged.fell))
+        plan.learn(quantised, scans.channels(judged.fell), attempts[-1])
     if found is None:  # pragma: no cover  # the plan always holds a first attempt
         raise AssertionError
     return found
 
 
 class _Plan:
-    """Which layers each attempt keeps in single precision."""
+    """Which layers each attempt keeps in single precision, and how wide the ranges of activations are."""
 
     def __init__(self, network: FloatNetwork, tiles: Sequence[NDArray[np.int16]]) -> None:
         self._network = network
         self._tiles = tiles
-        self._ranked: list[str] | None = None
+        self._whole: list[tuple[Attempt, Any, Collection[int]]] = []
 
-    def __iter__(self) -> Iterator[frozenset[str]]:
+    def __iter__(self) -> Iterator[tuple[frozenset[str], bool]]:
         names = [layer.name for layer in self._network.layers]
         ends = frozenset({names[0], names[-1]})
-        yield frozenset()
-        if len(names) > len(ends):
-            yield ends
-            between = [name for name in self._ranked or names if name not in ends]
-            counts = {max(1, round(share * len(between))) for share in _SHARES}
-            for count in sorted(counts - {len(between)}):
-                yield ends | frozenset(between[:count])
+        yield frozenset(), False
+        yield frozenset(), True
+        better, quantised, channels = min(self._whole, key=lambda item: _lost(item[0]))
+        if len(names) <= len(ends):
+            return
+        yield ends, better.widest_ranges
+        ranked = self._network.harmed_most(quantised, self._tiles, channels)
+        between = [name for name in ranked if name not in ends]
+        counts = {max(1, round(share * len(between))) for share in _SHARES}
+        for count in sorted(counts - {len(between)}):
+            yield ends | frozenset(between[:count]), better.widest_ranges
 
-    def learn(self, quantised: Any, channels: Collection[int]) -> None:
-        """Take the first attempt, in which every layer is quantised, to find the worst for some channels."""
-        if self._ranked is None:
-            self._ranked = self._network.harmed_most(quantised, self._tiles, channels)
+    def learn(self, quantised: Any, channels: Collection[int], attempt: Attempt) -> None:
+        """Remember the attempts in which every layer is quantised; the better one goes on."""
+        if not attempt.kept:
+            self._whole.append((attempt, quantised, channels))
+
+
+def _lost(attempt: Attempt) -> tuple[int, float]:
+    return len(attempt.fell), -(attempt.lowest_dice or 0.0)
 
 
 def _problem(judged: Judged, engine: Engine) -> str:
@@ -138,7 +146,9 @@ def _problem(judged: Judged, engine: Engine) -> str:
     return ""
 
 
-def _sentence(kept: int, layers: int, judged: Judged) -> str:
-    what = f"INT8 with {kept} of {layers} layers in single precision" if kept else f"INT8 in all {layers} layers"
-    lowest = "" if judged.lowest_dice is None else f", lowest Dice {judged.lowest_dice:.4f}"
-    return f"{what}: {'fell: ' + ', '.join(judged.fell) if judged.fell else 'nothing fell'}{lowest}"
+def _sentence(attempt: Attempt, layers: int) -> str:
+    what = f"{attempt.kept} of {layers} layers in single precision" if attempt.kept else f"all {layers} layers"
+    ranges = ", widest ranges" if attempt.widest_ranges else ""
+    lowest = "" if attempt.lowest_dice is None else f", lowest Dice {attempt.lowest_dice:.4f}"
+    fell = f"fell: {', '.join(attempt.fell)}" if attempt.fell else "nothing fell"
+    return f"INT8, {what}{ranges}: {fell}{lowest}"
