@@ -304,15 +304,12 @@ class LungPainter:
         gravity = y if options.patient_position in {"HFS", "FFS"} else -y
         level_field = gravity - 0.10 * z + 0.22 * np.maximum(distance, -25.0) * -1.0
         seen = self._seen(box)
-        values = np.sort(level_field[seen][distance[seen] < 0.0])[::-1]
+        # Fluid wets the wall: no line of half-painted lung may stay between them. What is painted is what is counted.
+        space = np.asarray(distance - np.float32(1.5), dtype=np.float32)
+        values = np.sort(level_field[seen][space[seen] < 0.0])[::-1]
         if values.size == 0:
             return
         count = min(round(wanted_ml / self.canvas.grid.voxel_ml), values.size - 1)
-        fluid = np.maximum(distance, values[count] - level_field)
         texture = smooth_field(self.seed, "effusion", 9.0, local)
-        fluid = np.asarray(fluid, dtype=np.float32)
-        # Fluid wets the wall: no line of half-painted lung may stay between them.
-        wet = np.maximum(distance - np.float32(1.5), values[count] - level_field)
-        soft = ~self._bone(box)
-        self.canvas.blend(np.asarray(wet, dtype=np.float32), box, 12.0 + 2.0 * texture, None, soft)
-        self.canvas.blend(fluid, box, 12.0 + 2.0 * texture, side.effusion)
+        fluid = np.asarray(np.maximum(space, values[count] - level_field), dtype=np.float32)
+        self.canvas.blend(fluid, box, 12.0 + 2.0 * texture, side.effusion, ~self._bone(box))
