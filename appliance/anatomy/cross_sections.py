@@ -32,6 +32,8 @@ _CLEAR_SHARE = 0.62
 _KNOWN_SHARE = 0.6
 #: Differences between the radii of one ellipse that are error of measurement, mm.
 _OVAL_ERROR_MM = 0.4
+#: …and so many more, were none of the border seen.
+_OVAL_UNSEEN_MM = 3.0
 #: Weight of a ray without a border of its own.
 _MASK_WEIGHT = 0.15
 #: How far the mask may lie from a circle through the borders that were seen, mm, to be taken at its word.
@@ -111,7 +113,9 @@ class Borders:
         averaged over about 15 mm along the vessel first, and ovalness within the error of measurement does not count.
         """
         shape = self._smoothed(planes)
-        oval = np.sqrt(np.maximum(shape[:, 3] ** 2 + shape[:, 4] ** 2 - _OVAL_ERROR_MM**2, 0.0))
+        # where much of the border is not seen, an oval may be a mask that lies wrong there
+        error_mm = _OVAL_ERROR_MM + _OVAL_UNSEEN_MM * (1.0 - self.clear[planes])
+        oval = np.sqrt(np.maximum(shape[:, 3] ** 2 + shape[:, 4] ** 2 - error_mm**2, 0.0))
         longest: NDArray[np.float64] = 2.0 * (shape[:, 0] + oval)
         return longest
 

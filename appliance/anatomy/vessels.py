@@ -14,7 +14,7 @@ import numpy as np
 
 from appliance.anatomy.cross_sections import Course, find_borders, fit, mask_radii
 from appliance.anatomy.derived import derived
-from appliance.anatomy.middle_line import STEP_MM, crop_mask, even, middle_line, pieces, smooth
+from appliance.anatomy.middle_line import STEP_MM, bridged, crop_mask, even, middle_line, pieces, smooth
 from appliance.anatomy.native import signed_distance_mm
 from appliance.anatomy.plausibility import cut_off
 
@@ -98,7 +98,7 @@ def aorta(anatomy: Anatomy) -> tuple[Branch, ...]:
         arch's top or cuts it away has the ascending and the descending aorta apart.
     """
     organs = anatomy.organs
-    mask = organs.mask("aorta")
+    mask = bridged(organs.mask("aorta"))
     hiatus_mm = hiatus(anatomy)
     found = []
     for piece in pieces(mask, _LEAST_ML / organs.voxel_ml):

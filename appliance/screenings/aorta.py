@@ -78,7 +78,7 @@ class AortaSettings(ScreeningSettings):
         le=90,
     )
     minimum_trusted_percent: float = Field(
-        40.0, title="A segment is measured when at least this share of its planes is trusted, %", ge=20, le=100
+        33.0, title="A segment is measured when at least this share of its planes is trusted, %", ge=20, le=100
     )
 
     def thresholds(self, stretch: Stretch) -> tuple[float, float]:

@@ -77,6 +77,9 @@ class PleuralEffusionSettings(ScreeningSettings):
     highest_hu: float = Field(
         32.0, title="Fluid is at most this dense, HU (above: collapsed lung, blood, muscle)", ge=20, le=45
     )
+    maximum_spread_hu: float = Field(
+        15.0, title="Density of one body of fluid varies by at most this, HU (standard deviation at 3 mm)", ge=5, le=40
+    )
     maximum_slice_mm: float = Field(5.0, title="Thickest slices accepted, mm", gt=0, le=5)
     maximum_noise_hu: float = Field(
         80.0, title="Noise in the trachea above which the scan is not used, HU (standard deviation)", gt=0, le=200
@@ -165,11 +168,32 @@ def _fluid(scan: Scan, anatomy: Anatomy, cage: RibCage, settings: PleuralEffusio
         # no thin plane of fat between the muscles of the back
         thick = ndimage.binary_opening(fringe & (amount > 0.3), np.ones((1, 3, 3)))
         part = np.where(fringe & (thick | (depth > 0.0)), amount, 0.0).astype(np.float32)
+        part *= _even(part > 0.5, hu, settings)
         filled[side] = part
         ml[side] = float(part.sum()) * cage.volume.voxel_ml
         if _touches_bottom(part, cage, anatomy):
             at_bottom.append(side)
     return _Fluid(cage, filled, ml, tuple(at_bottom))
+
+
+def _even(region: NDArray[np.bool_], hu: NDArray[np.float32], settings: PleuralEffusionSettings) -> NDArray[np.bool_]:
+    """Return where bodies of fluid are alike throughout, as fluid is; muscle with fat between its fibres is not.
+
+    A body's half-filled border counts neither for nor against it, and belongs to it.
+    """
+    from scipy import ndimage
+
+    inner = ndimage.binary_erosion(region)
+    bodies, count = ndimage.label(ndimage.binary_dilation(region, iterations=2))
+    index = np.arange(1, count + 1)
+    spread = np.zeros(count + 1)
+    if count:
+        spread[1:] = ndimage.standard_deviation(hu, np.where(inner, bodies, 0), index)
+    inside = np.bincount(bodies[inner], minlength=count + 1) > 0
+    good = inside & (spread <= settings.maximum_spread_hu)
+    good[0] = False
+    even: NDArray[np.bool_] = good[bodies]
+    return even
 
 
 def _organs(organs: OrganMap) -> NDArray[np.bool_]:
