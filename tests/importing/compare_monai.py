@@ -64,7 +64,7 @@ def provide_torchvision() -> str:
     for name, content in contents.items():
         module = types.ModuleType(name)
         module.__dict__.update(content)
-        module.__path__ = []
+        module.__path__, module.__file__ = [], __file__  # MONAI takes no package without a file
         sys.modules[name] = module
         parent, _, child = name.rpartition(".")
         if parent:
