@@ -140,10 +140,20 @@ def test_labels_agree_on_the_networks_grid(segmented, volume, engine):
     assert foreground >= NEEDED
 
 
-@pytest.mark.parametrize("half", [False, True])
-def test_boxes_agree_with_monais_detector(volume, tmp_path, half):
-    pack = imported("retinanet", tmp_path / "pack", half=half)
-    theirs = asked("retinanet", tmp_path)
+@pytest.fixture(scope="module")
+def boxes(tmp_path_factory) -> dict:
+    """What MONAI's detector answers."""
+    return asked("retinanet", tmp_path_factory.mktemp("boxes"))
+
+
+@pytest.fixture(scope="module", params=[False, True])
+def detector(request, tmp_path_factory):
+    """The pack, its weights stored in single and in half precision."""
+    return request.param, imported("retinanet", tmp_path_factory.mktemp("detector") / "pack", half=request.param)
+
+
+def test_boxes_agree_with_monais_detector(volume, detector, boxes):
+    (half, pack), theirs = detector, boxes
     engine = open_engine(pack, engine="openvino", precision="f32", threads=2)
     found, _ = detect_on_grid(volume, pack, engine)
     assert len(found.scores) == len(theirs["scores"]) > 0
@@ -164,9 +174,8 @@ def test_boxes_agree_with_monais_detector(volume, tmp_path, half):
     assert scores.max() <= NEAR_SCORE
 
 
-def test_boxes_come_to_the_place_where_monais_affine_puts_them(volume, tmp_path):
-    pack = imported("retinanet", tmp_path / "pack")
-    theirs = asked("retinanet", tmp_path)
+def test_boxes_come_to_the_place_where_monais_affine_puts_them(volume, detector, boxes):
+    (_, pack), theirs = detector, boxes
     engine = open_engine(pack, engine="openvino", precision="f32", threads=2)
     ours = np.array([np.ravel(item.box_mm) for item in detect(volume, pack, engine)])
     corners = [
