@@ -24,8 +24,10 @@ if TYPE_CHECKING:
 
 #: An organ reaches this many slices beyond its last outline; from there to where it is said to end, nothing is known.
 _BEYOND = 1
-#: The gut is not outlined wherever it lies.
-_ELSEWHERE_UNKNOWN = ("stomach",)
+#: How far an outline may be wrong, voxels.
+_UNSURE = 1.2
+#: Where nothing is known of an organ in a slice, it is at least not further than this from its nearest outline, voxels.
+_FARTHEST = 7
 
 
 @dataclass(slots=True)
@@ -83,7 +85,7 @@ def _filled(parts: list[list[tuple[float, float]]], shape: tuple[int, int]) -> N
 
 
 def answer(
-    outline: Outline, hu: NDArray[np.int16], labels: NDArray[np.uint8], *, elsewhere: int, rim: bool = True
+    outline: Outline, hu: NDArray[np.int16], labels: NDArray[np.uint8], *, rim: bool = True
 ) -> NDArray[np.uint8]:
     """Yes, no and unknown for one organ.
 
@@ -93,8 +95,6 @@ def answer(
         What was drawn.
     hu, labels
         The prepared scan and its rules' labels, ``(slices, rows, columns)``.
-    elsewhere
-        What is said of the slices with outlines outside of them.
     rim
         Leave open what lies near an outline and looks no different outside; to judge a network, it is not left open.
     """
@@ -115,20 +115,22 @@ def answer(
     tissue = (smooth > outline.lowest_hu) & (smooth < outline.highest_hu) & ~hollow
     # Where fat or lung lies beside the organ, density draws the border; beside other soft tissue, only the eye did.
     plain_border = ~ndimage.binary_dilation((smooth < -20) | hollow)
-    for index in range(max(0, keys[0] - _BEYOND), min(hu.shape[0], keys[-1] + _BEYOND + 1)):
-        if any(low <= index <= high for low, high in outline.unknown):
-            continue
+    for index in np.nonzero((result == UNKNOWN).all(axis=(1, 2)))[0]:
         below = max((key for key in keys if key <= index), default=keys[0])
         above = min((key for key in keys if key >= index), default=keys[-1])
         share = 0.0 if above == below else (index - below) / (above - below)
         distance = (1 - share) * distances[below] + share * distances[above]
-        here = np.full(hu.shape[1:], elsewhere, np.uint8)
+        beyond = not keys[0] - _BEYOND <= index <= keys[-1] + _BEYOND
+        if beyond or any(low <= index <= high for low, high in outline.unknown):
+            result[index][(distance > _FARTHEST) & rim] = NO
+            continue
+        here = np.full(hu.shape[1:], NO, np.uint8)
         organ = ndimage.binary_opening((distance < 0) & tissue[index])
         here[organ] = YES
         if not rim:
             result[index] = here
             continue
-        here[(np.abs(distance) < 1.5) & plain_border[index] & tissue[index]] = UNKNOWN
+        here[(np.abs(distance) < _UNSURE) & plain_border[index] & tissue[index]] = UNKNOWN
         here[(distance < 0) & ~organ & (smooth[index] > -20) & ~hollow[index]] = UNKNOWN
         result[index] = here
     return result
@@ -141,10 +143,7 @@ def main() -> None:
     for name, organs in read_contours().items():
         with np.load(prepared / f"{name}.npz") as item:
             hu, labels = item["hu"], item["labels"]
-        answers = {
-            organ: answer(outline, hu, labels, elsewhere=UNKNOWN if organ in _ELSEWHERE_UNKNOWN else NO)
-            for organ, outline in organs.items()
-        }
+        answers = {organ: answer(outline, hu, labels) for organ, outline in organs.items()}
         np.savez_compressed(out / f"{name}.npz", **answers)
         print(name, {organ: f"{np.count_nonzero(a == YES) * 0.027:.0f} mL" for organ, a in answers.items()})
 

@@ -157,7 +157,6 @@ def write_card(
         "- Contrast-enhanced scans: bright vessels may be called bone; enhanced organs were in the training, but nothing was tested.",
         "- Heart and aorta, heart and liver, spleen and stomach: on plain CT the border is guessed, here as by eye.",
         "- The aorta near the heart and the pulmonary arteries near the hila end where the eye that drew them thought so.",
-        "- The stomach is told apart inside the network, but not well enough to be offered; it is body.",
         "- Kidneys were tested on upper poles only; no plain scan with whole kidneys was left to test on.",
         "- Dense consolidation, large effusions and collapsed lobes are not lung for the rules, and so not for the network.",
         "- Bowel gas just under the diaphragm can be taken for lung; the plausibility checks look for it.",

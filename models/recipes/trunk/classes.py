@@ -30,7 +30,6 @@ NAMES = (
     "spleen",
     "kidney_left",
     "kidney_right",
-    "stomach",
 )
 CLASSES = len(NAMES) + 1
 VALUE = {"background": 0, **{name: value for value, name in enumerate(NAMES, start=1)}}

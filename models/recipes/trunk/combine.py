@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from classes import ANYTHING, NAMES, SOFT, VALUE, bits, sure
 from labels import AIRWAYS, BACKGROUND, BODY, BONE, LUNG_LEFT, LUNG_RIGHT
+from scipy import ndimage
 from sources import NO, UNKNOWN, YES
 
 if TYPE_CHECKING:
@@ -22,16 +23,24 @@ if TYPE_CHECKING:
     Sets = NDArray[np.uint32]
 
 _CHEST = ("heart", "pulmonary_trunk")
-_BELLY = ("liver", "spleen", "kidney_left", "kidney_right", "stomach")
+_BELLY = ("liver", "spleen", "kidney_left", "kidney_right")
 #: Fat is none of these, not even in part.
-_NO_FAT = ("liver", "spleen", "aorta", "pulmonary_trunk")
+_NO_FAT = ("liver", "spleen", "kidney_left", "kidney_right", "aorta", "pulmonary_trunk")
 _FAT_HU = -40
+#: No organ comes nearer to the skin, voxels.
+_SKIN = 2.7
 #: The domes of the diaphragm rise no further than this above the level at which the lungs become wide.
 _DOME_SLICES = 12
 
 
-def from_rules(hu: NDArray[np.int16], labels: NDArray[np.uint8]) -> Sets:
-    """Sets of classes from the rules alone: their body may be any soft organ that can lie there."""
+def from_rules(hu: NDArray[np.int16], labels: NDArray[np.uint8]) -> tuple[Sets, Sets]:
+    """Sets of classes from the rules alone: their body may be any soft organ that can lie there.
+
+    Returns
+    -------
+    allowed, closed
+        What each voxel may be, and which soft organs it cannot be whatever an unsure answer says.
+    """
     table = np.full(256, ANYTHING, np.uint32)
     table[BACKGROUND] = bits(["background"])
     table[BODY] = bits(["body", *SOFT])
@@ -54,11 +63,13 @@ def from_rules(hu: NDArray[np.int16], labels: NDArray[np.uint8]) -> Sets:
     closed[:, :, where < middle] |= bits(["kidney_left", "spleen"])
     closed[:, :, where > middle] |= bits(["kidney_right"])
     closed[hu < _FAT_HU] |= bits(_NO_FAT)
+    for z in range(hu.shape[0]):
+        closed[z, ndimage.distance_transform_edt(labels[z] != BACKGROUND) < _SKIN] |= bits(SOFT)
     allowed[body] &= ~closed[body]
-    return allowed
+    return allowed, closed
 
 
-def with_answers(allowed: Sets, answers: Mapping[str, NDArray[np.uint8]]) -> Sets:
+def with_answers(allowed: Sets, closed: Sets, answers: Mapping[str, NDArray[np.uint8]]) -> Sets:
     """Narrow the sets by what is known of each structure: yes leaves only it, no shuts it out."""
     allowed = allowed.copy()
     claimed = np.zeros(allowed.shape, np.uint32)
@@ -70,7 +81,7 @@ def with_answers(allowed: Sets, answers: Mapping[str, NDArray[np.uint8]]) -> Set
         firm = np.isin(allowed, [1 << VALUE[c] for c in ("background", "lung_left", "lung_right", "airways")])
         allowed[answer == NO] &= ~bit
         open_ = (answer == UNKNOWN) & ~firm
-        allowed[open_] |= bit
+        allowed[open_] |= bit & ~closed[open_]
         claimed[answer == YES] |= bit
     # What two structures claim is one of the two; what the rules call lung or bone may still be that.
     taken = claimed > 0
@@ -93,7 +104,7 @@ def main() -> None:
             if (folder / path.name).exists():
                 with np.load(folder / path.name) as item:
                     answers |= {name: item[name] for name in item.files}
-        allowed = with_answers(from_rules(hu, labels), answers)
+        allowed = with_answers(*from_rules(hu, labels), answers)
         np.savez_compressed(out / path.name, hu=hu, allowed=allowed, spacing_mm=(3.0, 3.0, 3.0), held_out=held_out)
         counts = np.bincount(sure(allowed).ravel(), minlength=256) * 0.027
         print(path.stem, {n: round(float(counts[VALUE[n]])) for n in NAMES if counts[VALUE[n]] > 0}, flush=True)

@@ -19,7 +19,7 @@ from belly import answer, read_contours
 from labels import AIRWAYS, BONE, IGNORE, LUNG_LEFT, LUNG_RIGHT
 from scans import RawScan, read_all
 from scipy import ndimage
-from sources import NO, UNKNOWN, YES
+from sources import UNKNOWN, YES
 
 from appliance.anatomy.mapper import map_with
 from appliance.inference.engines import open_engine
@@ -82,7 +82,7 @@ class Truth:
         # Judged without the rim about which nothing is taught.
         for structure, outline in read_contours().get(name, {}).items():
             if outline.slices:
-                self._answers[structure] = answer(outline, self._hu, self._rules, elsewhere=NO, rim=False)
+                self._answers[structure] = answer(outline, self._hu, self._rules, rim=False)
 
     def compare(self, found: NDArray[np.uint8], structures: Mapping[str, int]) -> dict[str, dict[str, float] | None]:
         """Compare every structure that has a reference, and two sums of them: all bone, and the whole patient."""

@@ -24,7 +24,6 @@ ORGANS = {
     "spleen": (200, 0, 255),
     "kidney_left": (255, 255, 0),
     "kidney_right": (0, 255, 255),
-    "stomach": (0, 255, 0),
 }
 TAUGHT = COLOURS | {VALUE[name]: colour for name, colour in ORGANS.items()} | {_NOTHING_TAUGHT: (255, 0, 255)}
 del TAUGHT[UNSURE]

@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from appliance.packs.gates import Gate
 
 VERSION = "0.2.0"
-#: What the network tells apart but the pack does not offer, because nothing says how well; it is body.
-FOLDED = ("stomach",)
 INTENDED_USE = (
     "Working masks of lungs, airways, bone, vertebral bodies, heart, great vessels, liver, spleen and kidneys on plain "
     "CT of the adult trunk, for screenings that check their plausibility before they measure. Not a diagnostic device."
@@ -114,16 +112,12 @@ def write_manifest(
         "",
     ]
     for name in NAMES:
-        if name in FOLDED:
-            continue
         lines += [
             "[[structures]]",
             f"name = {_quoted(name)}",
             f"code = {_quoted(STRUCTURES[name].code)}",
             f"value = {VALUE[name]}",
         ]
-        if name == "body" and FOLDED:
-            lines += [f"channels = {[VALUE[name], *(VALUE[folded] for folded in FOLDED)]}"]
         lines += [""]
     if "int8" in precisions:
         lines += ["[[networks]]", 'engine = "openvino"', 'precisions = ["int8"]', 'path = "trunk_int8.xml"', ""]

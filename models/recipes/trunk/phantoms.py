@@ -15,7 +15,7 @@ from scipy import ndimage
 from appliance.phantom import label_map, random_options
 
 #: What the phantom calls otherwise or does not label is body here.
-_FOLDED = {"body": "body", "esophagus": "body", "gallbladder": "body", "pancreas": "body"}
+_FOLDED = {"body": "body", "esophagus": "body", "gallbladder": "body", "pancreas": "body", "stomach": "body"}
 
 
 def main() -> None:
@@ -35,10 +35,6 @@ def main() -> None:
         wide = ndimage.binary_dilation(ndimage.binary_opening(airways, iterations=1), iterations=1)
         small = airways & ~wide
         allowed[small] = bits(["airways", "body", "lung_left", "lung_right"])
-        # Gas in the stomach has the label of any gas in the gut.
-        gas = (hu < -300) & (allowed == bits(["body"]))
-        near = ndimage.binary_dilation(theirs == values["stomach"], iterations=8)
-        allowed[gas & near] = bits(["body", "stomach"])
         np.savez_compressed(path, hu=hu, allowed=allowed, spacing_mm=(3.0, 3.0, 3.0), held_out=False)
         print(path.name, hu.shape, flush=True)
 

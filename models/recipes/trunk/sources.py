@@ -30,7 +30,6 @@ _MODEL = {
     "spleen": (1,),
     "kidney_left": (3,),
     "kidney_right": (2,),
-    "stomach": (6,),
     "aorta": (52,),
 }
 #: Values in the atlas's; kidneys with their pelvis, the liver with its veins.
@@ -101,9 +100,6 @@ def atlas_answers(scan: RawScan) -> Answers:
     own = scan.labels
     assert own is not None
     answers = {name: _rim(_coarse(scan, np.isin(own, values)) > 0.5) for name, values in _ATLAS.items()}
-    # One label holds the stomach and the duodenum.
-    gut = _coarse(scan, own == 13) > 0.5
-    answers["stomach"] = np.where(ndimage.binary_dilation(gut), UNKNOWN, NO).astype(np.uint8)
     discs = _coarse(scan, np.isin(own, _ATLAS_DISCS)) > 0.5
     back = [float(np.nonzero(plane.sum(axis=1) > 2)[0].max()) if plane.sum() > 20 else np.nan for plane in discs]
     vertebrae = _coarse(scan, np.isin(own, _ATLAS_VERTEBRAE)) > 0.5
@@ -119,12 +115,12 @@ def atlas_answers(scan: RawScan) -> Answers:
         bright[z, front.min() if front.size else 0 :] = False
     bright[: livers.max()] = False
     components, _ = ndimage.label(ndimage.binary_opening(bright, iterations=3))
-    heart = np.zeros(gut.shape, np.uint8)
+    heart = np.zeros(vertebrae.shape, np.uint8)
     heart[livers.max() - 8 :] = UNKNOWN
     sizes = np.bincount(components.ravel())
     sizes[0] = 0
     heart[components == sizes.argmax()] = YES
-    return answers | {"heart": heart, "pulmonary_trunk": np.zeros(gut.shape, np.uint8)}
+    return answers | {"heart": heart, "pulmonary_trunk": np.zeros(vertebrae.shape, np.uint8)}
 
 
 def main() -> None:

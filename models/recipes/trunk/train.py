@@ -19,11 +19,11 @@ from network import Trunk
 
 AVERAGE_DECAY = 0.99
 #: Small and thin structures count more, or the many voxels of the body would drown them.
-_WEIGHTS = {"background": 0.6, "body": 0.8, "airways": 8.0, "bone": 1.5, "vertebral_bodies": 2.0, "aorta": 2.5}
-_WEIGHTS |= {"pulmonary_trunk": 3.5, "spleen": 1.5, "kidney_left": 2.0, "kidney_right": 2.0}
+_WEIGHTS = {"background": 0.6, "body": 0.8, "airways": 5.0, "bone": 1.2, "vertebral_bodies": 1.2, "aorta": 1.5}
+_WEIGHTS |= {"pulmonary_trunk": 2.0, "spleen": 1.2, "kidney_left": 1.5, "kidney_right": 1.5}
 CLASS_WEIGHT = [_WEIGHTS.get(name, 1.0) for name in ("background", *NAMES)]
 #: Of a voxel whose label leaves several classes open.
-OPEN_WEIGHT = 0.5
+OPEN_WEIGHT = 0.8
 
 
 def loss_of(logits: torch.Tensor, allowed: torch.Tensor, parity: tuple[int, int, int]) -> torch.Tensor:
@@ -52,9 +52,16 @@ def loss_of(logits: torch.Tensor, allowed: torch.Tensor, parity: tuple[int, int,
 
 
 def warm_start(network: Trunk, path: Path) -> None:
-    """Take over every weight that fits; a head of other classes starts anew."""
+    """Take over every weight that fits; a head of other classes keeps those that both begin with."""
     old, new = torch.load(path, weights_only=True)["average"], network.state_dict()
-    network.load_state_dict({key: old[key] if old[key].shape == new[key].shape else new[key] for key in new})
+    for key, value in new.items():
+        if old[key].shape == value.shape:
+            value.copy_(old[key])
+        elif key == "head.weight":
+            value[:, : old[key].shape[1]] = old[key][:, : value.shape[1]]
+        else:
+            value[: old[key].shape[0]] = old[key][: value.shape[0]]
+    network.load_state_dict(new)
 
 
 def main() -> None:  # noqa: PLR0915  # one training loop, read from top to bottom
