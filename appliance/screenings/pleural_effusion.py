@@ -56,6 +56,7 @@ _CORE_OUTSIDE_MM = 4.0
 #: spine, where rib heads and transverse processes stand in.
 _ALIKE_HU = 14.0
 _GUTTER_MM = 16.0
+_GUTTER_REACH_MM = 65.0
 #: Half-filled voxels reach this many working voxels beyond the sure ones.
 _FRINGE = 2
 #: Part of the height of the chest, from the table, in which free fluid has its greater part, or this much, mL.
@@ -158,12 +159,13 @@ def _fluid(scan: Scan, anatomy: Anatomy, cage: RibCage, settings: PleuralEffusio
     smooth = ndimage.gaussian_filter(hu * soft, 0.8) / np.maximum(ndimage.gaussian_filter(soft, 0.8), 1e-3)
     wet = (smooth >= settings.lowest_hu) & (smooth <= settings.highest_hu) & (soft > 0) & free
     amount = _amount(hu, lung, cage.organs.mask("bone"), settings)
+    allowed_mm = _allowed_mm(cage)
     filled, ml, at_bottom = {}, {}, []
     for side in _SIDES:
         depth = cage.depth_mm[side]
-        region = _region(wet, smooth, depth, scan, cage)
+        region = _region(wet, smooth, depth, allowed_mm, scan, cage)
         fringe = ndimage.binary_dilation(
-            region, iterations=_FRINGE, mask=(depth > -_GUTTER_MM) & free & (hu > _LUNG_HU)
+            region, iterations=_FRINGE, mask=(depth > -allowed_mm) & free & (hu > _LUNG_HU)
         )
         # no thin plane of fat between the muscles of the back
         thick = ndimage.binary_opening(fringe & (amount > 0.3), np.ones((1, 3, 3)))
@@ -174,6 +176,16 @@ def _fluid(scan: Scan, anatomy: Anatomy, cage: RibCage, settings: PleuralEffusio
         if _touches_bottom(part, cage, anatomy):
             at_bottom.append(side)
     return _Fluid(cage, filled, ml, tuple(at_bottom))
+
+
+def _allowed_mm(cage: RibCage) -> NDArray[np.float32]:
+    """How far outside the ribs' inner surface fluid may lie, ``(1, rows, columns)``: farther in the gutters."""
+    places = np.argwhere(cage.organs.mask("vertebral_bodies"))
+    _, row, column = places.mean(axis=0)
+    rows, columns = np.indices(cage.volume.shape[1:])
+    reach = _GUTTER_REACH_MM / cage.volume.spacing_mm[2]
+    gutters = (rows > row) & (np.abs(columns - column) < reach)
+    return np.where(gutters, _GUTTER_MM, _CORE_OUTSIDE_MM).astype(np.float32)[None]
 
 
 def _even(region: NDArray[np.bool_], hu: NDArray[np.float32], settings: PleuralEffusionSettings) -> NDArray[np.bool_]:
@@ -229,6 +241,7 @@ def _region(
     wet: NDArray[np.bool_],
     smooth: NDArray[np.float32],
     depth_mm: NDArray[np.float32],
+    allowed_mm: NDArray[np.float32],
     scan: Scan,
     cage: RibCage,
 ) -> NDArray[np.bool_]:
@@ -257,7 +270,7 @@ def _region(
         return kept
     grown = ndimage.binary_dilation(kept, iterations=2, mask=wet & (depth_mm > -_CORE_OUTSIDE_MM))
     # into the gutters goes only what is as dense as the rest
-    gutters = wet & (np.abs(smooth - float(np.median(smooth[kept]))) <= _ALIKE_HU) & (depth_mm > -_GUTTER_MM)
+    gutters = wet & (np.abs(smooth - float(np.median(smooth[kept]))) <= _ALIKE_HU) & (depth_mm > -allowed_mm)
     return np.asarray(ndimage.binary_dilation(grown, iterations=6, mask=grown | gutters))
 
 
