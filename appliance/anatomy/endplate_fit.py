@@ -41,7 +41,11 @@ _ALIKE_AIM = np.array([0.0, 0.0, 1.5, 1.5])
 #: An endplate less certain than this at its edges is not measured, mm.
 _UNCERTAIN_MM = 0.6
 #: A fit that explains nearly as much and lies this far off leaves the endplate open.
-_AS_GOOD, _ELSEWHERE_MM = 0.03, 1.2
+_AS_GOOD, _ELSEWHERE_MM = 0.01, 1.2
+#: What a dish that is one spread away from the usual costs, as a share of the variance.
+_UNUSUAL = 0.003
+#: On slices thinner than this one start finds the endplates; on slices thicker than that rivals count more, mm.
+_THIN_MM, _THICK_MM = 1.75, 2.75
 #: A disc thinner than this many slices cannot be told from its endplates.
 _SLICES_PER_DISC = 1.9
 #: Voxels of a disc that tell something of their own.
@@ -79,7 +83,9 @@ def _voxels(
     keep &= (height > np.polyval(theta[:3], x) - _INTO_BODY_MM) & (height < np.polyval(theta[3:], x) + _INTO_BODY_MM)
     chosen = np.flatnonzero(keep)
     if len(chosen) > _VOXELS:
-        chosen = np.random.default_rng(0).choice(chosen, _VOXELS, replace=False)
+        # evenly by place, so that the order in which the scan is stored does not matter
+        by_place = np.lexsort(np.round(np.stack([places[chosen] @ left, x[chosen], height[chosen]]), 3))
+        chosen = chosen[by_place[np.linspace(0, len(chosen) - 1, _VOXELS).astype(np.intp)]]
     hu = volume.hu[tuple(grid.reshape(-1, 3)[chosen].T)].astype(np.float64)
     return x[chosen], height[chosen], hu
 
@@ -95,18 +101,17 @@ def fit_disc(
     first_apart = np.polyval(theta[3:], 0.0) - np.polyval(theta[:3], 0.0)
     if first_apart < _SLICES_PER_DISC * blur[0] - 1.5:
         return None
-    offsets = (0.0,) if volume.spacing_mm[0] < 1.75 else (0.0, -1.5, 1.5)
+    thin = volume.spacing_mm[0] < _THIN_MM
+    offsets = ((0.0, 0.0),) if thin else ((0.0, 0.0), (-1.5, 0.0), (1.5, 0.0), (0.0, -1.5), (0.0, 1.5))
     found = []
-    for below in offsets:
-        for above in offsets:
-            start = theta + np.array([0.0, 0.0, below, 0.0, 0.0, above])
-            fitted = _fit(voxels, blur, start)
-            if fitted is not None:
-                found.append(fitted)
-    return _agreed(found)
+    for below, above in offsets:
+        fitted = _fit(voxels, blur, theta + np.array([0.0, 0.0, below, 0.0, 0.0, above]))
+        if fitted is not None:
+            found.append(fitted)
+    return _agreed(found, _AS_GOOD if volume.spacing_mm[0] < _THICK_MM else 4.0 * _AS_GOOD)
 
 
-def _agreed(found: list[tuple[NDArray[np.float64], float]]) -> NDArray[np.float64] | None:
+def _agreed(found: list[tuple[NDArray[np.float64], float]], as_good: float) -> NDArray[np.float64] | None:
     """Best of several fits; ``None`` where another explains the voxels as well and lies elsewhere."""
     if not found:
         return None
@@ -117,7 +122,7 @@ def _agreed(found: list[tuple[NDArray[np.float64], float]]) -> NDArray[np.float6
             float(np.abs(np.polyval(theta[part], x) - np.polyval(best[part], x)).max())
             for part in (slice(0, 3), slice(3, 6))
         )
-        if other > share - _AS_GOOD and apart > _ELSEWHERE_MM:
+        if other > share - as_good and apart > _ELSEWHERE_MM:
             return None
     return best
 
@@ -145,11 +150,11 @@ def _fit(
     for _ in range(12):
         parts = [sheet(powers @ theta[:3] - height, blur), sheet(height - powers @ theta[3:], blur)]
         design = np.stack([np.ones_like(x), parts[0][0], parts[0][1], parts[1][0], parts[1][1]], axis=1)
-        densities = np.linalg.lstsq(
-            np.vstack([design * (weight / noise)[:, None], _ALIKE]),
-            np.append(hu * weight / noise, _ALIKE_AIM),
-            rcond=None,
-        )[0]
+        weighted = design * (weight / noise)[:, None]
+        densities = np.linalg.solve(
+            weighted.T @ weighted + _ALIKE.T @ _ALIKE + 1e-12 * np.eye(5),
+            weighted.T @ (hu * weight / noise) + _ALIKE.T @ _ALIKE_AIM,
+        )
         residual = hu - design @ densities
         noise = max(1.4826 * float(np.median(np.abs(residual))), 4.0)
         weight = 1.0 / np.sqrt(np.maximum(1.0, np.abs(residual) / (2.0 * noise)))
@@ -178,6 +183,8 @@ def _fit(
         theta = theta + np.clip(move, -1.0, 1.0)
         if np.abs(move).max() < 0.02:
             break
+    # of two fits that explain the voxels alike the one with usual dishes is the likelier
+    share -= _UNUSUAL * float((((usual - theta[[0, 3]]) / _DISH_SPREAD_MM) ** 2).sum())
     edges = np.array([[1.0, -1.0, 1.0], [1.0, 1.0, 1.0]])
     doubt = max(float(np.sqrt(np.einsum("ij,jk,ik->i", edges, c, edges).max())) for c in _blocks(covariance))
     apart = float((np.polyval(theta[3:], [-0.8, 0.0, 0.8]) - np.polyval(theta[:3], [-0.8, 0.0, 0.8])).min())

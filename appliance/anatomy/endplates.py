@@ -190,7 +190,8 @@ def _shape(
     at = np.array([front, 0.5 * (front + back), back])
     ends = np.stack([lower.place(at), upper.place(at)], axis=1)
     heights = np.linalg.norm(ends[:, 1] - ends[:, 0], axis=1)
-    if not 3.0 < heights.min() < heights.max() < 50.0:
+    # no body is a third higher in front than behind: one of the endplates is not where it was taken to be
+    if not 3.0 < heights.min() < heights.max() < 50.0 or heights[0] > 1.3 * heights[2]:
         return None
     depth = float(np.linalg.norm(ends[0].mean(axis=0) - ends[2].mean(axis=0)))
     return BodyShape(float(heights[0]), float(heights[1]), float(heights[2]), depth, ends)
