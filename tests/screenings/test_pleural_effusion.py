@@ -78,7 +78,7 @@ def volumes(outcome) -> dict[str, float]:
 @pytest.mark.parametrize("name", list(GRID))
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_volume_within_ten_percent(name, side):
-    """10 %; below 150 mL within 15 mL; none where there is none. In 5 mm slices the films between ribs are lost: 15 %."""
+    """10 %; below 150 mL within 15 mL; none where there is none. In 5 mm slices films are lost: 15 %."""
     truth = getattr(person(name)[2], f"effusion_{side}_ml")
     measured = volumes(result(name))[side]
     if truth == 0.0:
