@@ -239,7 +239,7 @@ def _measure(scan: Scan, kidney: _Kidney, parts: NDArray[np.int32], label: int, 
     measured = stone_size(kidney.hu[part], parts[part] == label, others, spacing, scan.slice_thickness_mm)
     mask = np.zeros(parts.shape, dtype=bool)
     mask[part] = measured.mask
-    return _Stone(kidney, mask, measured.diameter_mm, measured.volume_mm3, float(kidney.hu[mask].mean()))
+    return _Stone(kidney, mask, measured.diameter_mm, measured.volume_mm3, measured.mean_hu)
 
 
 def _outcome(

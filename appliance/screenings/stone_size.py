@@ -35,11 +35,14 @@ class StoneSize:
         Volume.
     mask
         Boolean, the scan's voxels that are at least half filled.
+    mean_hu
+        Mean density of its core, the voxels that are at least three quarters filled, HU.
     """
 
     diameter_mm: float
     volume_mm3: float
     mask: NDArray[np.bool_]
+    mean_hu: float
 
 
 def stone_size(
@@ -79,7 +82,8 @@ def stone_size(
     slices = int(np.count_nonzero(mask.any(axis=(1, 2))))
     along = _Along(slices, spacing_mm[0], thickness_mm)
     diameter_mm, volume_mm3 = _size(body, fine, peak_hu - around_hu, fine_mm, along)
-    return StoneSize(diameter_mm, volume_mm3, mask)
+    core = hu[found & (hu >= 0.5 * (half_hu + peak_hu))]
+    return StoneSize(diameter_mm, volume_mm3, mask, float(core.mean()))
 
 
 @dataclass(frozen=True, slots=True)
