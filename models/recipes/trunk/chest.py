@@ -31,6 +31,10 @@ HAND_MM = 2.5
 #: Below this a smoothed voxel is lung, fat or air and no vessel, HU.
 NOT_TISSUE_HU = -15.0
 LUNG_HU = -250.0
+#: How far from the last click, across, an aorta may lie that nobody followed further down, mm.
+BELOW_MM = 25.0
+#: How far above the heart's last outline its auricles may reach, mm.
+AURICLES_MM = 16.0
 #: Hounsfield units by which enhanced blood must stand out from muscle before it may draw borders.
 VISIBLE_BLOOD_HU = 110.0
 
@@ -139,7 +143,8 @@ def _heart(
                 label[z][(plane > -HAND_MM) & ~lung[z]] = IGNORE
     for vessel in vessels:
         label[vessel == 1] = 0
-        label[(vessel == IGNORE) & (label == 1)] = IGNORE
+        # About a valve either may be meant.
+        label[(vessel == IGNORE) & (signed > -2 * REACH_MM)] = IGNORE
     return label
 
 
@@ -168,14 +173,31 @@ def chest_labels(scan: RawScan, contours: dict[str, Any]) -> dict[str, NDArray[n
         label = _vessel(scan.hu, distance, others, contours, contrast=scan.contrast)
         label[ends[name] & (distance < 3.0)] = IGNORE
         result[name] = _without_islands(label)
+    if "aorta" in contours and contours.get("aorta_goes_on_below"):
+        _doubt_below(result["aorta"], scan.hu, _parts(contours["aorta"]), spacing)
     doubt = ball_distance(contours.get("doubt", []), scan.hu.shape, spacing, 1.0) < 0
     for label in result.values():
         label[doubt] = IGNORE
     if "heart" in contours:
         result["heart"] = _heart(scan.hu, contours, list(result.values()), spacing)
+        # Auricles and the mouths of the veins stand beside the great vessels; the outlines do not hold them all.
+        near = (beside < 1.0) & (result["heart"] == 0)
+        near[max(int(z) for z in contours["heart"]) + int(np.ceil(AURICLES_MM / spacing[0])) :] = False
+        result["heart"][near] = IGNORE
     if "spine" in contours:
         result["vertebral_bodies"] = vertebral_bodies(scan.hu, contours, spacing, result.get("aorta"))
     return result
+
+
+def _doubt_below(
+    label: NDArray[np.uint8], hu: NDArray[np.int16], parts: list[list[list[float]]], spacing: tuple[float, float, float]
+) -> None:
+    """Doubt the middle of the belly below the last click, where the aorta goes on and nobody followed it."""
+    z, y, x = (int(v) for v in min(row for part in parts for row in part)[:3])
+    rows, columns = (int(BELOW_MM / step) for step in spacing[1:])
+    # The lumbar spine curves forward, and the aorta with it.
+    block = (slice(0, z), slice(max(0, y - 2 * rows), y + rows), slice(max(0, x - columns), x + columns))
+    label[block][hu[block] > NOT_TISSUE_HU] = IGNORE
 
 
 def _without_islands(label: NDArray[np.uint8]) -> NDArray[np.uint8]:
