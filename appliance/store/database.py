@@ -21,6 +21,7 @@ from appliance.durable import sync
 from appliance.errors import StoreError
 from appliance.store import migrations
 from appliance.store.associations import Associations
+from appliance.store.deliveries import Deliveries
 from appliance.store.events import EventKind, Events
 from appliance.store.instances import Instances
 from appliance.store.leases import Leases
@@ -114,6 +115,11 @@ class Store:
     def outbox(self) -> Outbox:
         """What must still be sent."""
         return Outbox(self)
+
+    @cached_property
+    def deliveries(self) -> Deliveries:
+        """What a PACS has and what it still waits for."""
+        return Deliveries(self)
 
     @cached_property
     def events(self) -> Events:

@@ -28,7 +28,7 @@ class ScanState(StrEnum):
 
 #: What may follow what. ``planned`` and ``screening`` go back to ``complete`` when their worker is lost or
 #: stopped; ``refused`` and ``failed`` are left only when a person asks for it, ``parked`` also when
-#: the configuration names its destination no more.
+#: its destination was mended or the configuration names it no more.
 TRANSITIONS: dict[ScanState, frozenset[ScanState]] = {
     ScanState.RECEIVING: frozenset({ScanState.COMPLETE}),
     ScanState.COMPLETE: frozenset({ScanState.PLANNED, ScanState.REFUSED, ScanState.FAILED}),

@@ -227,6 +227,23 @@ MIGRATIONS: tuple[Migration, ...] = (
             "CREATE INDEX events_waiting ON events (id) WHERE published_at IS NULL",
         ),
     ),
+    Migration(
+        4,
+        "what of a delivery the receiver has confirmed, and what a parked one waits for",
+        (
+            "ALTER TABLE outbox ADD COLUMN parked_for TEXT",
+            "ALTER TABLE outbox ADD COLUMN parked_with TEXT",
+            """
+            CREATE TABLE confirmed_objects (
+                outbox_key TEXT NOT NULL REFERENCES outbox (key),
+                sop_instance_uid TEXT NOT NULL,
+                status INTEGER NOT NULL,
+                confirmed_at REAL NOT NULL,
+                PRIMARY KEY (outbox_key, sop_instance_uid)
+            ) STRICT, WITHOUT ROWID
+            """,
+        ),
+    ),
 )
 
 LATEST = MIGRATIONS[-1].version

@@ -44,6 +44,10 @@ class OutboxEntry:
         How it went so far; the reason is a sentence. One that is done has a reason when it was never confirmed.
     created_at, next_try_at
         Unix time.
+    parked_for
+        What a parked one waits for, in the sender's word; entries with the same word go on together.
+    parked_with
+        Digest of the settings that it was parked under.
     """
 
     key: str
@@ -56,6 +60,8 @@ class OutboxEntry:
     reason: str | None
     created_at: float
     next_try_at: float
+    parked_for: str | None
+    parked_with: str | None
 
 
 class Outbox:
@@ -92,15 +98,53 @@ class Outbox:
             )
         return added > 0
 
-    def due(self, kind: str | None = None, *, now: float | None = None, limit: int = 100) -> list[OutboxEntry]:
-        """Return what may be tried now, the longest due first."""
+    def due(
+        self,
+        kind: str | None = None,
+        *,
+        destination: str | None = None,
+        now: float | None = None,
+        longest_wait_s: float = 1e12,
+        limit: int = 100,
+    ) -> list[OutboxEntry]:
+        """Return what may be tried now, the longest due first.
+
+        Parameters
+        ----------
+        kind, destination
+            Only what is for these; everything by default.
+        now
+            Unix time; now by default.
+        longest_wait_s
+            What would wait longer than this is due as well: nobody planned that, so the clock was set back.
+        limit
+            Most entries returned.
+        """
+        moment = time.time() if now is None else now
         return self._select(
             """
-            WHERE state = 'waiting' AND next_try_at <= ? AND (? IS NULL OR kind = ?)
+            WHERE state = 'waiting' AND (next_try_at <= ? OR next_try_at > ?)
+            AND (? IS NULL OR kind = ?) AND (? IS NULL OR destination = ?)
             ORDER BY next_try_at, id LIMIT ?
             """,
-            (time.time() if now is None else now, kind, kind, limit),
+            (moment, moment + longest_wait_s, kind, kind, destination, destination, limit),
         )
+
+    def hasten(self, kind: str, destination: str, *, at: float | None = None) -> None:
+        """Make everything due that waits for a destination, because it answers again."""
+        now = time.time() if at is None else at
+        with self._store.atomic():
+            self._store.execute(
+                """
+                UPDATE outbox SET next_try_at = ?
+                WHERE state = 'waiting' AND kind = ? AND destination = ? AND next_try_at > ?
+                """,
+                (now, kind, destination, now),
+            )
+
+    def parked(self, kind: str, destination: str) -> list[OutboxEntry]:
+        """Return what is parked for a destination, the oldest first."""
+        return self._select("WHERE state = 'parked' AND kind = ? AND destination = ? ORDER BY id", (kind, destination))
 
     def of_scan(self, scan_id: int) -> list[OutboxEntry]:
         """Return everything that was put in for a scan."""
@@ -127,12 +171,34 @@ class Outbox:
         """Record a failed attempt and when to try again."""
         self._update(key, "attempts = attempts + 1, reason = ?, next_try_at = ?", (reason, retry_at))
 
-    def park(self, key: str, reason: str, *, at: float | None = None) -> None:
-        """Stop trying until a person has changed something; the reason says what."""
+    def park(
+        self,
+        key: str,
+        reason: str,
+        *,
+        waits_for: str | None = None,
+        settings: str | None = None,
+        at: float | None = None,
+    ) -> None:
+        """Stop trying until something was changed; the reason says what.
+
+        Parameters
+        ----------
+        key
+            Which entry.
+        reason
+            A sentence.
+        waits_for
+            The same in one word of the sender's.
+        settings
+            Digest of the settings that it was tried with.
+        at
+            Unix time; now by default.
+        """
         self._update(
             key,
-            "state = 'parked', attempts = attempts + 1, reason = ?, finished_at = ?",
-            (reason, time.time() if at is None else at),
+            "state = 'parked', attempts = attempts + 1, reason = ?, parked_for = ?, parked_with = ?, finished_at = ?",
+            (reason, waits_for, settings, time.time() if at is None else at),
         )
 
     def withdraw(self, kind: str, destinations: Collection[str], reason: str, *, at: float | None = None) -> set[int]:
@@ -170,12 +236,13 @@ class Outbox:
         return {entry.scan_id for entry in gone if entry.scan_id is not None}
 
     def unpark(self, key: str, *, at: float | None = None) -> None:
-        """Try a parked entry again, because a person asked for it."""
+        """Try a parked entry again."""
         now = time.time() if at is None else at
         with self._store.atomic():
             self._store.execute(
                 """
-                UPDATE outbox SET state = 'waiting', attempts = 0, finished_at = NULL, next_try_at = ?
+                UPDATE outbox SET state = 'waiting', attempts = 0, finished_at = NULL, parked_for = NULL,
+                parked_with = NULL, next_try_at = ?
                 WHERE key = ? AND state = 'parked'
                 """,
                 (now, key),
@@ -215,6 +282,8 @@ class Outbox:
                 reason=row["reason"],
                 created_at=row["created_at"],
                 next_try_at=row["next_try_at"],
+                parked_for=row["parked_for"],
+                parked_with=row["parked_with"],
             )
             for row in rows
         ]

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import queue
 import socket
+import struct
 import time
 from contextlib import suppress
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import TYPE_CHECKING, Any, cast
 
 from pydicom.uid import UID
@@ -18,6 +20,8 @@ from appliance.dicom.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTAT
 from appliance.tls import TlsFiles, client_context
 
 if TYPE_CHECKING:
+    import threading
+
     from pynetdicom.association import Association
     from pynetdicom.pdu_primitives import A_ASSOCIATE
     from pynetdicom.presentation import PresentationContext
@@ -26,8 +30,33 @@ if TYPE_CHECKING:
 _LOOK_INTERVAL_S = 0.1
 
 
+class Obstacle(StrEnum):
+    """What stands between us and a transfer; who must do what about it follows from this."""
+
+    NETWORK = "network"
+    BUSY = "busy"
+    CALLING_AE_TITLE = "calling_ae_title"
+    CALLED_AE_TITLE = "called_ae_title"
+    REFUSED = "refused"
+    SOP_CLASS = "sop_class"
+    STATUS = "status"
+    FILE = "file"
+
+
 class _WatchfulDimse(DIMSEServiceProvider):
-    """Ends the wait for an answer when the connection is gone; pynetdicom may wait for its whole time-out."""
+    """Ends the wait for an answer when the connection is gone; pynetdicom may wait for its whole time-out.
+
+    Parameters
+    ----------
+    association
+        Whose messages.
+    stop
+        Ends the wait too, when it is set.
+    """
+
+    def __init__(self, association: Association, stop: threading.Event | None) -> None:
+        super().__init__(association)
+        self._stop = stop
 
     def get_msg(self, block: bool = False) -> Any:
         """Return the next message, or ``(None, None)`` when none will come."""
@@ -38,7 +67,7 @@ class _WatchfulDimse(DIMSEServiceProvider):
             alive = self.dul.is_alive()
             with suppress(queue.Empty):
                 return self.msg_queue.get(timeout=_LOOK_INTERVAL_S if alive else 0.0)
-            if not alive:
+            if not alive or (self._stop is not None and self._stop.is_set()):
                 break
         return None, None
 
@@ -48,8 +77,14 @@ class _Socket(AssociationSocket):
 
     def __init__(self, assoc: Association, address: AddressInformation) -> None:
         super().__init__(assoc, address=address)
+        connection = cast("socket.socket", self.socket)
         # Else the last piece of each image waits for the peer's delayed acknowledgement.
-        cast("socket.socket", self.socket).setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        # Else a peer that reads no more holds the thread for ever: pynetdicom sends without a time-out.
+        microseconds = round((assoc.network_timeout or 0.0) * 1e6)
+        connection.setsockopt(
+            socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("@ll", *divmod(microseconds, 1_000_000))
+        )
 
     def _shutdown_socket(self) -> None:
         connection = self.socket
@@ -88,10 +123,13 @@ class Failure:
         A sentence with what to change.
     permanent
         Whether trying again is pointless before somebody changes it.
+    obstacle
+        The same for a program.
     """
 
     problem: str
     permanent: bool
+    obstacle: Obstacle = Obstacle.NETWORK
 
 
 class Link:
@@ -117,8 +155,9 @@ def associate(
     port: int,
     called_ae: str,
     tls: TlsFiles | None,
+    stop: threading.Event | None = None,
 ) -> Link | Failure:
-    """Open an association, or tell why not."""
+    """Open an association, or tell why not; nothing waits for an answer any more once ``stop`` is set."""
     opened: list[bool] = []
     tls_args: Any = None if tls is None else (client_context(tls, compare_host_name=False), host)
     peer = node_name(called_ae, host, port)
@@ -134,7 +173,7 @@ def associate(
     except OSError:
         return Failure(f"{peer} cannot be found; check the host name, or write its IP address.", permanent=False)
     if association.is_established:
-        association.dimse = _WatchfulDimse(association)
+        association.dimse = _WatchfulDimse(association, stop)
         return Link(association)
     failure = _why_not(association, peer, ae.ae_title, opened=bool(opened))
     association.abort()
@@ -149,7 +188,11 @@ def _why_not(association: Association, peer: str, calling_ae: str, *, opened: bo
             f"{peer} cannot be reached; check address, port, cable, firewall, and TLS on both sides.", permanent=False
         )
     if association.rejected_contexts and not association.accepted_contexts:
-        return Failure(f"{peer} accepts none of the SOP classes and transfer syntaxes of these files.", permanent=True)
+        return Failure(
+            f"{peer} accepts none of the SOP classes and transfer syntaxes of these files.",
+            permanent=True,
+            obstacle=Obstacle.SOP_CLASS,
+        )
     return Failure(f"{peer} took the connection but broke it off before the association was made.", permanent=False)
 
 
@@ -157,14 +200,16 @@ def _rejection(answer: A_ASSOCIATE, peer: str, calling_ae: str) -> Failure:
     """Return the sentence for an A-ASSOCIATE-RJ (PS3.8 Table 9-21)."""
     permanent = answer.result == 1
     if (answer.result_source, answer.diagnostic) == (1, 3):
-        return Failure(f"{peer} does not know the calling AE title {calling_ae}; add it there.", permanent=permanent)
+        sentence = f"{peer} does not know the calling AE title {calling_ae}; add it there."
+        return Failure(sentence, permanent, Obstacle.CALLING_AE_TITLE)
     if (answer.result_source, answer.diagnostic) == (1, 7):
-        return Failure(
-            f"{peer} does not answer to that AE title; correct the called AE title here.", permanent=permanent
-        )
+        sentence = f"{peer} does not answer to that AE title; correct the called AE title here."
+        return Failure(sentence, permanent, Obstacle.CALLED_AE_TITLE)
     if permanent:
-        return Failure(f"{peer} refused the association permanently ({answer.reason_str}).", permanent=True)
-    return Failure(f"{peer} refused the association for now ({answer.reason_str}); try again later.", permanent=False)
+        return Failure(f"{peer} refused the association permanently ({answer.reason_str}).", True, Obstacle.REFUSED)
+    return Failure(
+        f"{peer} refused the association for now ({answer.reason_str}); try again later.", False, Obstacle.BUSY
+    )
 
 
 def node_name(called_ae: str, host: str, port: int) -> str:

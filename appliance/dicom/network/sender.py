@@ -14,7 +14,7 @@ from pynetdicom import _config
 from pynetdicom.presentation import build_context
 from pynetdicom.status import code_to_category
 
-from appliance.dicom.network.link import Failure, application_entity, associate, node_name
+from appliance.dicom.network.link import Failure, Obstacle, application_entity, associate, node_name
 from appliance.dicom.uids import (
     EXPLICIT_VR_LITTLE_ENDIAN,
     IMPLICIT_VR_LITTLE_ENDIAN,
@@ -22,6 +22,7 @@ from appliance.dicom.uids import (
 )
 
 if TYPE_CHECKING:
+    import threading
     from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from pynetdicom.association import Association
     from pynetdicom.presentation import PresentationContext
 
+    from appliance.dicom.network.link import Link
     from appliance.tls import TlsFiles
 
 # pynetdicom sends a file undecoded only under this process-wide flag. It is set once, here, so that no thread ever sees
@@ -52,11 +54,14 @@ class FileResult:
         Status of the C-STORE response, or ``None`` when there was none.
     problem
         Why it is not with the peer, as a sentence; ``None`` when it is.
+    obstacle
+        The same for a program.
     """
 
     path: Path
     status: int | None
     problem: str | None
+    obstacle: Obstacle | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,12 +78,15 @@ class SendReport:
         Whether trying again is pointless before somebody changes a setting (A-ASSOCIATE-RJ, rejected permanent).
     seconds
         How long it took.
+    obstacle
+        As ``problem``, for a program.
     """
 
     results: tuple[FileResult, ...]
     problem: str | None
     permanent: bool
     seconds: float
+    obstacle: Obstacle | None = None
 
     @property
     def ok(self) -> bool:
@@ -163,6 +171,8 @@ def send(
     tls: TlsFiles | None = None,
     timeout_s: float = 60.0,
     on_progress: Callable[[int, int], None] | None = None,
+    on_result: Callable[[FileResult], None] | None = None,
+    stop: threading.Event | None = None,
 ) -> SendReport:
     """Send DICOM files with C-STORE (PS3.4 Annex B) over one association.
 
@@ -183,6 +193,10 @@ def send(
         For connecting and for each answer.
     on_progress
         Called after each file with the number of files done and their total.
+    on_result
+        Called for each file as soon as it is known what became of it, before the next one is sent.
+    stop
+        Once it is set, no answer is waited for and no further file is sent.
 
     Returns
     -------
@@ -192,34 +206,35 @@ def send(
     started = time.monotonic()
     ordered = list(paths)
     results: dict[Path, FileResult] = {}
-    files = []
-    for path in ordered:
-        described = _describe(path)
-        if isinstance(described, FileResult):
-            results[path] = described
-        else:
-            files.append(described)
 
     def note(result: FileResult) -> None:
         results[result.path] = result
+        if on_result is not None:
+            on_result(result)
         if on_progress is not None:
             on_progress(len(results), len(ordered))
 
-    problem: str | None = None
-    permanent = False
+    files = []
+    for described in map(_describe, ordered):
+        if isinstance(described, FileResult):
+            note(described)
+        else:
+            files.append(described)
+    failure: Failure | None = None
     ae = application_entity(calling_ae, timeout_s)
     for batch in _batches(files):
-        link = associate(ae, _contexts(batch), host, port, called_ae, tls)
+        link = associate(ae, _contexts(batch), host, port, called_ae, tls, stop)
         if isinstance(link, Failure):
-            problem, permanent = link.problem, link.permanent
+            failure = link
             for file in batch:
-                note(FileResult(file.path, None, problem))
+                note(FileResult(file.path, None, link.problem, link.obstacle))
             continue
-        with link as association:
-            for file in batch:
-                note(_send_file(association, file, node_name(called_ae, host, port)))
+        _send_batch(link, batch, node_name(called_ae, host, port), note)
     seconds = time.monotonic() - started
-    return SendReport(tuple(results[path] for path in ordered), problem, permanent, seconds)
+    ended = tuple(results[path] for path in ordered)
+    if failure is None:
+        return SendReport(ended, None, False, seconds)
+    return SendReport(ended, failure.problem, failure.permanent, seconds, failure.obstacle)
 
 
 def _describe(path: Path) -> _File | FileResult:
@@ -227,9 +242,9 @@ def _describe(path: Path) -> _File | FileResult:
         meta = read_file_meta_info(path)
         return _File(path, str(meta.MediaStorageSOPClassUID), str(meta.TransferSyntaxUID))
     except OSError as error:
-        return FileResult(path, None, f"The file cannot be read: {error.strerror}.")
+        return FileResult(path, None, f"The file cannot be read: {error.strerror}.", Obstacle.FILE)
     except (InvalidDicomError, AttributeError, ValueError, KeyError, EOFError):
-        return FileResult(path, None, "The file is not a DICOM file with file meta information.")
+        return FileResult(path, None, "The file is not a DICOM file with file meta information.", Obstacle.FILE)
 
 
 def _batches(files: Sequence[_File]) -> Iterator[list[_File]]:
@@ -259,9 +274,15 @@ def _contexts(files: Sequence[_File]) -> list[PresentationContext]:
     return [build_context(sop_class, syntax) for sop_class, syntax in pairs]
 
 
+def _send_batch(link: Link, files: Sequence[_File], peer: str, note: Callable[[FileResult], None]) -> None:
+    with link as association:
+        for file in files:
+            note(_send_file(association, file, peer))
+
+
 def _send_file(association: Association, file: _File, peer: str) -> FileResult:
     if not association.is_established:
-        return FileResult(file.path, None, f"{peer} broke off the association before this file.")
+        return FileResult(file.path, None, f"{peer} broke off the association before this file.", Obstacle.NETWORK)
     accepted = {(str(each.abstract_syntax), str(each.transfer_syntax[0])) for each in association.accepted_contexts}
     try:
         if (file.sop_class, file.transfer_syntax) in accepted:
@@ -270,21 +291,24 @@ def _send_file(association: Association, file: _File, peer: str) -> FileResult:
             answer = association.send_c_store(dcmread(file.path))
         else:
             name = UID(file.transfer_syntax).name
-            return FileResult(file.path, None, f"{peer} does not accept this kind of object in {name}.")
+            sentence = f"{peer} does not accept this kind of object in {name}."
+            return FileResult(file.path, None, sentence, Obstacle.SOP_CLASS)
     except OSError as error:
-        return FileResult(file.path, None, f"The file cannot be read: {error.strerror}.")
+        return FileResult(file.path, None, f"The file cannot be read: {error.strerror}.", Obstacle.FILE)
     except (ValueError, AttributeError, RuntimeError):
         # The exception's own text may quote identifiers out of the file.
-        return FileResult(file.path, None, f"The file could not be encoded for {peer}, or the association ended.")
+        obstacle = Obstacle.FILE if association.is_established else Obstacle.NETWORK
+        sentence = f"The file could not be encoded for {peer}, or the association ended."
+        return FileResult(file.path, None, sentence, obstacle)
     return _judge(file.path, answer, peer)
 
 
 def _judge(path: Path, answer: Dataset, peer: str) -> FileResult:
     status = answer.get("Status")
     if status is None:
-        return FileResult(path, None, f"{peer} gave no answer to this file.")
+        return FileResult(path, None, f"{peer} gave no answer to this file.", Obstacle.NETWORK)
     if code_to_category(status) in {"Success", "Warning"}:
         return FileResult(path, status, None)
     comment = str(answer.get("ErrorComment", "")).strip()
     said = f": {comment}" if comment else ""
-    return FileResult(path, status, f"{peer} answered 0x{status:04X}{said}.")
+    return FileResult(path, status, f"{peer} answered 0x{status:04X}{said}.", Obstacle.STATUS)
