@@ -9,7 +9,8 @@ from appliance.anatomy.detectables import DETECTABLES
 from appliance.errors import ConfigurationError, PackError
 from appliance.packs.choice import NOT_INSTALLED, read_choice
 from appliance.packs.gates import gate_lines, structure_lines
-from appliance.packs.pack import MANIFEST, UNSIGNED, load
+from appliance.packs.manifest import MANIFEST
+from appliance.packs.pack import UNSIGNED, load
 from appliance.packs.registry import ALL_TASKS, available, load_installed, load_shipped, load_trusted, shipped_folders
 from appliance.packs.rules import Rules
 
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from appliance.config import Settings
-    from appliance.packs.pack import Manifest, Pack
+    from appliance.packs.manifest import Manifest
+    from appliance.packs.pack import Pack
 
 
 def list_packs(settings: Settings, *, as_json: bool) -> None:

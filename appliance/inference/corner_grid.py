@@ -15,7 +15,7 @@ from appliance.inference.resample import CanonicalGrid, nearest_axes, resample_h
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from appliance.packs.pack import NetworkInput
+    from appliance.packs.manifest import NetworkInput
     from appliance.scan import Volume
 
 #: Millimetres within which MONAI takes two spacings for one.

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from appliance.inference.engines import Engine
     from appliance.inference.resample import CanonicalGrid
     from appliance.packs.detection_part import DetectionOutput
-    from appliance.packs.pack import NetworkInput, Pack
+    from appliance.packs.manifest import NetworkInput
+    from appliance.packs.pack import Pack
     from appliance.scan import Volume
 
     Floats = NDArray[np.float32]

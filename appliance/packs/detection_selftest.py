@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
     from appliance.inference.engines import Engine
     from appliance.packs.detection_part import DetectionOutput
-    from appliance.packs.pack import NetworkInput, Pack
+    from appliance.packs.manifest import NetworkInput
+    from appliance.packs.pack import Pack
 
 #: Anchors in a test vector.
 _ANCHORS = 256

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from appliance.durable import sync
 from appliance.errors import InferenceError, PackError
 from appliance.packs.choice import NOT_INSTALLED, Acceptance, Choice, changing, locked, owner_of, read_choice
-from appliance.packs.pack import MANIFEST, Pack
+from appliance.packs.manifest import MANIFEST
 from appliance.packs.registry import (
     ALL_TASKS,
     available,
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from appliance.packs.pack import Pack
     from appliance.packs.rules import Rules
 
 #: What a user writes for the pack that came with the appliance.

@@ -10,7 +10,8 @@ import appliance
 from appliance.errors import PackError
 from appliance.packs.choice import NOT_INSTALLED, read_choice
 from appliance.packs.key_ring import KeyRing
-from appliance.packs.pack import MANIFEST, SHIPPED, SIGNATURE, Pack, load, verify_files
+from appliance.packs.manifest import MANIFEST, SIGNATURE
+from appliance.packs.pack import SHIPPED, Pack, load, verify_files
 from appliance.packs.rules import Rules
 from appliance.packs.signature import trust_of
 

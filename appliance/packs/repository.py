@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 from appliance.durable import sync, write_durably
 from appliance.errors import ConfigurationError, PackError
 from appliance.packs.key_ring import PRIVATE_SUFFIX
-from appliance.packs.pack import SIGNATURE, load
+from appliance.packs.manifest import SIGNATURE
+from appliance.packs.pack import load
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from appliance.packs.pack import Manifest
+from appliance.packs.manifest import Manifest
 
 PATH = Path(__file__).parent / "pack.schema.json"
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"

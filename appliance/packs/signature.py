@@ -11,7 +11,8 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 from appliance.durable import write_durably
 from appliance.errors import PackError
 from appliance.packs.key_ring import Role, read_private_key
-from appliance.packs.pack import SIGNATURE, UNSIGNED
+from appliance.packs.manifest import SIGNATURE
+from appliance.packs.pack import UNSIGNED
 
 if TYPE_CHECKING:
     from collections.abc import Collection

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from appliance.anatomy.mapper import network_labels
-from appliance.packs.pack import StructureOutput, load
+from appliance.packs.manifest import StructureOutput
+from appliance.packs.pack import load
 from appliance.packs.registry import shipped_folders
 from appliance.scan import Volume
 

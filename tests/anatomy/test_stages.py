@@ -11,7 +11,8 @@ from appliance.anatomy.region import cut_out, region_box
 from appliance.anatomy.stages import by_stage, map_in_stages
 from appliance.anatomy.structures import STRUCTURES
 from appliance.errors import InferenceError
-from appliance.packs.pack import StructureOutput, load
+from appliance.packs.manifest import StructureOutput
+from appliance.packs.pack import load
 from appliance.packs.registry import shipped_folders
 from appliance.scan import Volume
 

@@ -57,13 +57,16 @@ def main() -> None:
         logits, plans, configuration, predictor.label_manager, properties
     )
     ended = time.perf_counter()
+    peak_rss_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    largest = torch.topk(logits.float(), 2, dim=0).values
     np.savez_compressed(
         out,
+        margin=(largest[0] - largest[1]).numpy(),
         network=logits.float().argmax(0).numpy().astype(np.uint8),
         native=native.astype(np.uint8),
         data=data[0],
         seconds=[prepared - started, inferred - prepared, ended - inferred],
-        peak_rss_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        peak_rss_mb=peak_rss_mb,
     )
 
 

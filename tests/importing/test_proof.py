@@ -5,29 +5,31 @@ The networks are trained here, by nnU-Net itself, on real scans; they are kept i
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import nibabel
 import numpy as np
 import pytest
 
-from appliance.anatomy.mapper import network_labels
-from appliance.inference.engines import open_engine
-from appliance.packs.importing.nnunet import import_nnunet
-from appliance.packs.importing.write import Declaration
 from appliance.scan import Volume
+from tests.importing.proving import (
+    DATA,
+    FOLDER,
+    NEEDED,
+    SCAN,
+    agreement,
+    along_axes,
+    as_volume,
+    asked,
+    imported,
+    labels_of,
+    report,
+    train_once,
+)
 from tests.importing.train_nnunet import KINDS, reoriented
 
-HERE = Path(__file__).parent
-DATA = HERE.parents[2] / "shared" / "data"
-SCAN = DATA / "volumes-2mm" / "lidc_0002_plain.nii.gz"
-#: Least share of equal labels.
-NEEDED = 0.999
+if TYPE_CHECKING:
+    from pathlib import Path
 
 pytestmark = [
     pytest.mark.slow,
@@ -38,37 +40,15 @@ for needed in ("torch", "nnunetv2", "dynamic_network_architectures"):
     pytest.importorskip(needed, reason=f"{needed} is not installed, so nnU-Net cannot be compared with")
 
 
-def run(script: str, *arguments: object) -> None:
-    """Run one of the scripts beside this file; nnU-Net reads the environment when it is imported."""
-    command = [sys.executable, "-W", "ignore", str(HERE / script), *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
-
-
-def cached(kind: str) -> Path:
-    """Where one kind is kept; a changed training script trains anew."""
-    root = Path(os.environ.get("APPLIANCE_TEST_CACHE") or Path.home() / ".cache" / "appliance-tests")
-    digest = hashlib.sha256((HERE / "train_nnunet.py").read_bytes()).hexdigest()[:12]
-    return root / f"nnunet-{kind}-{digest}"
-
-
-@pytest.fixture(scope="session", params=sorted(KINDS))
+@pytest.fixture(scope="session", params=["plain", "residual"])
 def kind(request) -> str:
-    if request.param == "fast" and "APPLIANCE_TEST_FAST_NNUNET" not in os.environ:
-        pytest.skip("training the full-sized network takes two cores an hour; set APPLIANCE_TEST_FAST_NNUNET=1")
     return request.param
 
 
 @pytest.fixture(scope="session")
 def trained(kind) -> Path:
     """The results folder of one kind, trained once."""
-    folder = cached(kind)
-    if not folder.is_dir():
-        unfinished = folder.with_name(f"{folder.name}.{os.getpid()}")
-        run("train_nnunet.py", kind, unfinished, DATA)
-        unfinished.rename(folder)
-    (found,) = folder.glob("results/*/*/plans.json")
-    return found.parent
+    return train_once(kind, "train_nnunet.py", kind, FOLDER, DATA)
 
 
 @pytest.fixture(scope="session")
@@ -82,16 +62,7 @@ def scan(kind, tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def volume(scan) -> Volume:
     """The same file as the appliance sees it."""
-    image = nibabel.load(scan)
-    affine = (np.diag([-1.0, -1.0, 1.0, 1.0]) @ image.affine)[:, [2, 1, 0, 3]]
-    return Volume(np.ascontiguousarray(np.asarray(image.dataobj).astype(np.int16).transpose(2, 1, 0)), affine)
-
-
-def asked(trained: Path, scan: Path, folder: Path, **options: bool) -> dict:
-    out = folder / "labels.npz"
-    run("compare_nnunet.py", trained, scan, out, json.dumps(options))
-    with np.load(out) as found:
-        return dict(found)
+    return as_volume(scan)
 
 
 @pytest.fixture(scope="session")
@@ -104,27 +75,6 @@ def theirs(trained, scan, tmp_path_factory) -> dict:
 def theirs_in_float(trained, scan, tmp_path_factory) -> dict:
     """What it answers when it sums tiles in single precision, as we do."""
     return asked(trained, scan, tmp_path_factory.mktemp("float"), single=True)
-
-
-def imported(trained: Path, out: Path, **options):
-    said = Declaration("proof", "0.1.0", "CC BY 4.0", "open", "Proof of the import.")
-    return import_nnunet(trained, out, said, **options)
-
-
-def labels_of(pack, volume: Volume, engine: str = "openvino"):
-    """Label with the pack; canonical axes."""
-    return network_labels(volume, pack, open_engine(pack, engine=engine, precision="f32", threads=2))
-
-
-def along_axes(pack, canonical: np.ndarray) -> np.ndarray:
-    """Turn an array in canonical axes to those of the pack's network."""
-    axes, flips = pack.manifest.input.axes
-    return canonical.transpose(axes)[tuple(slice(None, None, -1 if flip else 1) for flip in flips)]
-
-
-def agreement(found: np.ndarray, expected: np.ndarray) -> float:
-    either = (found > 0) | (expected > 0)
-    return float((found == expected)[either].mean())
 
 
 def on_the_scan(labels: np.ndarray, grid, volume: Volume) -> np.ndarray:
@@ -140,13 +90,6 @@ def on_the_scan(labels: np.ndarray, grid, volume: Volume) -> np.ndarray:
 @pytest.fixture(scope="session")
 def pack(trained, tmp_path_factory):
     return imported(trained, tmp_path_factory.mktemp("packs") / "exact")
-
-
-def report(kind: str, **figures: object) -> None:
-    """Keep the figures where asked for."""
-    if folder := os.environ.get("APPLIANCE_TEST_FIGURES"):
-        with (Path(folder) / "import.jsonl").open("a") as stream:
-            stream.write(json.dumps({"kind": kind, **figures}) + "\n")
 
 
 @pytest.mark.parametrize("engine", ["openvino", "onnxruntime"])

@@ -18,7 +18,7 @@ from appliance.inference.detection import (
     to_patient,
 )
 from appliance.packs.detection_part import DetectionOutput
-from appliance.packs.pack import NetworkInput
+from appliance.packs.manifest import NetworkInput
 
 PART = DetectionOutput.model_validate(
     {

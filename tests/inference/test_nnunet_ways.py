@@ -6,7 +6,7 @@ from scipy import ndimage
 
 from appliance.inference.resample import canonical_grid, nearest_weights, spline_weights, thick_axis, to_canonical
 from appliance.inference.tiling import gaussian_window, label_tiles, mirrorings
-from appliance.packs.pack import NetworkInput
+from appliance.packs.manifest import NetworkInput
 from appliance.scan import Volume
 
 

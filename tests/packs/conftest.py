@@ -10,7 +10,8 @@ import pytest
 from appliance.anatomy.structures import STRUCTURES
 from appliance.inference.engines import import_openvino
 from appliance.packs.key_ring import Role, make_key
-from appliance.packs.pack import MANIFEST, load, sha256_of
+from appliance.packs.manifest import MANIFEST
+from appliance.packs.pack import load, sha256_of
 from appliance.packs.registry import shipped_folders
 from appliance.packs.rules import Rules
 from appliance.packs.signature import sign

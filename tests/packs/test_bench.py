@@ -14,8 +14,9 @@ from appliance.cli import main
 from appliance.config import Settings
 from appliance.packs import measured as measured_module
 from appliance.packs.bench import bench, tiles_of_a_trunk, ways
+from appliance.packs.manifest import MANIFEST
 from appliance.packs.measured import FILE, Bench, Measured, keep, machine, measured
-from appliance.packs.pack import MANIFEST, load
+from appliance.packs.pack import load
 from appliance.packs.runtime import Computing, open_tested
 from tests.packs.conftest import expect_nonsense, replace_file
 

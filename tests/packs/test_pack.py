@@ -4,7 +4,8 @@ import pytest
 
 from appliance.anatomy.structures import STRUCTURES
 from appliance.errors import PackError
-from appliance.packs.pack import MANIFEST, load
+from appliance.packs.manifest import MANIFEST
+from appliance.packs.pack import load
 
 
 def edit(pack, old, new):

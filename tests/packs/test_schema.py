@@ -4,7 +4,7 @@ import tomllib
 import jsonschema
 import pytest
 
-from appliance.packs.pack import MANIFEST
+from appliance.packs.manifest import MANIFEST
 from appliance.packs.registry import shipped_folders
 from appliance.packs.schema import PATH, render
 

@@ -11,7 +11,8 @@ import pytest
 
 from appliance.errors import ConfigurationError, PackError
 from appliance.packs.key_ring import KeyRing, Role, make_key, read_private_key, read_public_key
-from appliance.packs.pack import MANIFEST, SIGNATURE, load
+from appliance.packs.manifest import MANIFEST, SIGNATURE
+from appliance.packs.pack import load
 from appliance.packs.registry import available, load_trusted
 from appliance.packs.rules import Rules
 from appliance.packs.signature import sign, trust_of

@@ -14,7 +14,8 @@ import pytest
 from appliance.anatomy.structures import STRUCTURES
 from appliance.inference.engines import OpenVinoEngine, import_openvino
 from appliance.packs.importing.write import to_toml
-from appliance.packs.pack import MANIFEST, load, sha256_of
+from appliance.packs.manifest import MANIFEST
+from appliance.packs.pack import load, sha256_of
 
 if TYPE_CHECKING:
     from pathlib import Path

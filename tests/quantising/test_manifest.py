@@ -6,7 +6,8 @@ import pytest
 
 from appliance.errors import PackError
 from appliance.inference.engines import open_engine
-from appliance.packs.pack import MANIFEST, load
+from appliance.packs.manifest import MANIFEST
+from appliance.packs.pack import load
 from tests.quantising.conftest import sound
 
 GATE = """

@@ -14,7 +14,8 @@ from appliance.packs.importing.monai_config import Configuration, Described, rea
 from appliance.packs.importing.monai_plan import read_postprocessing, read_preprocessing, read_window
 from appliance.packs.importing.terms import finding_classes, structure_channels
 from appliance.packs.importing.write import Declaration, Draft, write_pack
-from appliance.packs.pack import NetworkInput, load, sha256_of
+from appliance.packs.manifest import NetworkInput
+from appliance.packs.pack import load, sha256_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -12,7 +12,8 @@ from appliance.packs.importing.checkpoint import read_checkpoint, require_extra
 from appliance.packs.importing.plans import compare, interpret, read_json
 from appliance.packs.importing.terms import structure_channels
 from appliance.packs.importing.write import Declaration, Draft, write_pack
-from appliance.packs.pack import NetworkInput, load, sha256_of
+from appliance.packs.manifest import NetworkInput
+from appliance.packs.pack import load, sha256_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -14,9 +14,10 @@ from appliance.errors import PackError
 from appliance.packs.importing.checkpoint import require_extra
 from appliance.packs.importing.terms import structure_channels
 from appliance.packs.importing.write import Declaration, Draft, write_pack
-from appliance.packs.pack import NetworkInput, load, sha256_of
+from appliance.packs.pack import load, sha256_of
 
 if TYPE_CHECKING:
+    from appliance.packs.manifest import NetworkInput
     from appliance.packs.pack import Pack
 
 

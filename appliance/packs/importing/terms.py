@@ -13,15 +13,33 @@ if TYPE_CHECKING:
 
 _RIBS = range(1, 13)
 
-#: TotalSegmentator's class names (versions 1 and 2) where they differ from ours. Not in it, because DICOM has no code
-#: for exactly that: hips, gluteal, iliopsoas and deep back muscles, S1, the portal with the splenic vein, renal cysts.
+_SIDES = ("left", "right")
+
+#: TotalSegmentator's class names (versions 1 and 2) where they differ from ours.
 TOTALSEGMENTATOR: dict[str, str] = {
-    **{f"rib_{side}_{number}": f"ribs_{side}" for side in ("left", "right") for number in _RIBS},
+    **{f"rib_{side}_{number}": f"ribs_{side}" for side in _SIDES for number in _RIBS},
     **{f"vertebrae_{name.removeprefix('vertebra_')}": name for name in STRUCTURES if name.startswith("vertebra_")},
+    "vertebrae_S1": "sacrum",  # its uppermost part, cut off from the rest by a label of its own
     "clavicula_left": "clavicle_left",
     "clavicula_right": "clavicle_right",
     "iliac_vena_left": "iliac_vein_left",
     "iliac_vena_right": "iliac_vein_right",
+}
+
+#: TotalSegmentator's classes that are left out without asking, and why. Their voxels become background.
+WITHOUT_CODE: dict[str, str] = {
+    "portal_vein_and_splenic_vein": "DICOM codes either vein and not both together",
+    **{f"kidney_cyst_{side}": "a finding within an organ, for which DICOM has no code" for side in _SIDES},
+    **{f"hip_{side}": "DICOM codes the whole bony pelvis and the ilium, not one hip bone" for side in _SIDES},
+    **{f"iliopsoas_{side}": "DICOM has no code for the muscle" for side in _SIDES},
+    **{
+        f"gluteus_{which}_{side}": "DICOM has no code for the muscle"
+        for which in ("maximus", "medius", "minimus")
+        for side in _SIDES
+    },
+    **{
+        f"autochthon_{side}": "DICOM codes the erector spinae, which is only a part of these muscles" for side in _SIDES
+    },
 }
 
 #: In place of a structure: the class is known and its voxels are background.
@@ -40,7 +58,8 @@ def structure_channels(
     chosen
         Class name to structure, or to an empty string for "leave it out"; what the caller says wins.
     drop_unknown
-        Leave out classes that nobody names a structure for, instead of refusing.
+        Leave out classes that nobody names a structure for, instead of refusing; those of :data:`WITHOUT_CODE` are left
+        out in any case.
 
     Returns
     -------
@@ -56,7 +75,8 @@ def structure_channels(
     found: dict[str, list[int]] = {}
     unknown = []
     for name, channel in sorted(labels.items(), key=lambda item: item[1]):
-        structure = chosen.get(name, TOTALSEGMENTATOR.get(name, name if name in STRUCTURES else None))
+        ours = name if name in STRUCTURES else NOTHING if name in WITHOUT_CODE else None
+        structure = chosen.get(name, TOTALSEGMENTATOR.get(name, ours))
         if structure is None:
             unknown.append(name)
         elif structure != NOTHING:

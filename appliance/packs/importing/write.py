@@ -13,7 +13,8 @@ from appliance.anatomy.structures import STRUCTURES
 from appliance.errors import PackError
 from appliance.packs.detection_part import DetectionOutput
 from appliance.packs.detection_selftest import expected_anchors
-from appliance.packs.pack import MANIFEST, Manifest, load, sha256_of
+from appliance.packs.manifest import MANIFEST, Manifest
+from appliance.packs.pack import load, sha256_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from appliance.packs.pack import NetworkInput, Pack
+    from appliance.packs.manifest import NetworkInput
+    from appliance.packs.pack import Pack
 
 VECTOR = "test_vector.npz"
 CARD = "MODEL_CARD.md"

@@ -12,7 +12,8 @@ import numpy as np
 from appliance.errors import PackError
 from appliance.packs.gates import Margins
 from appliance.packs.importing.write import to_toml
-from appliance.packs.pack import MANIFEST, SIGNATURE, Manifest, load, sha256_of
+from appliance.packs.manifest import MANIFEST, SIGNATURE, Manifest
+from appliance.packs.pack import load, sha256_of
 from appliance.packs.quantising.card import CARD, with_gates
 from appliance.packs.quantising.scans import refuse_overlap
 from appliance.packs.quantising.trial import Trial

@@ -20,7 +20,8 @@ from scipy import ndimage
 from appliance.anatomy.structures import STRUCTURES
 from appliance.inference.engines import OnnxRuntimeEngine, OpenVinoEngine
 from appliance.packs.importing.write import to_toml
-from appliance.packs.pack import MANIFEST, load, sha256_of
+from appliance.packs.manifest import MANIFEST
+from appliance.packs.pack import load, sha256_of
 from appliance.packs.quantising.card import with_gates
 from appliance.phantom import PhantomOptions, label_map
 
