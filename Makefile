@@ -17,7 +17,16 @@ INSTALL := $(PIP) install --require-hashes --only-binary=:all:
 COMPILE := $(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
 	--no-annotate --no-emit-index-url --no-emit-find-links
 
-.PHONY: help demo test test-fast bench lint generate lock clean
+# Importing and proving need PyTorch, and other versions than the box has: an environment of their own.
+IMPORT_VENV := .venv-import
+IMPORT := $(IMPORT_VENV)/.installed
+IMPORT_LOCK := requirements-import.txt
+# PyTorch's own index has the build for processors without a graphics card, unless a folder of wheels is named.
+export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
+UV := $(VENV)/bin/uv pip
+CPU_TORCH := $(if $(UV_FIND_LINKS),,--torch-backend cpu)
+
+.PHONY: help demo test test-all test-fast bench lint generate lock clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,6 +39,13 @@ SUITES := $(sort $(dir $(wildcard tests/*/test_*.py)))
 
 test: lint $(TOOLS)  ## set up, check the style and the types, run every test
 	failed=; for suite in $(SUITES); do $(PYTEST) $$suite || failed="$$failed $$suite"; done; \
+	if [[ -n $$failed ]]; then echo "failed:$$failed"; exit 1; fi
+
+# The importing and quantising tests skip in `make test` what needs PyTorch, nnU-Net or MONAI; here nothing is missing.
+test-all: $(IMPORT)  ## run every test, and the proofs of importing and quantising (about an hour; Debian 12, x86-64)
+	failed=; $(MAKE) test || failed=" test"; \
+	for suite in tests/importing/ tests/quantising/; do \
+	APPLIANCE_TEST_ALL=1 $(IMPORT_VENV)/bin/python -m pytest $$suite || failed="$$failed $$suite"; done; \
 	if [[ -n $$failed ]]; then echo "failed:$$failed"; exit 1; fi
 
 test-fast: $(DEVELOP)  ## run the tests that take no more than a few seconds each
@@ -53,10 +69,15 @@ generate: $(DEVELOP)  ## write the files that are made from the code: configurat
 lock: $(DEVELOP)  ## solve the dependencies again and write the hashed requirements files
 	$(COMPILE) --upgrade --output-file requirements.txt pyproject.toml
 	$(COMPILE) --upgrade --constraint requirements.txt --extra dev --output-file requirements-dev.txt pyproject.toml
-	printf 'hatchling\neditables\n' | $(COMPILE) --upgrade --constraint requirements-dev.txt --output-file requirements-build.txt -
+	printf 'hatchling\neditables\nsetuptools\n' | $(COMPILE) --upgrade --constraint requirements-dev.txt --output-file requirements-build.txt -
+	printf 'torchvision\n' > $(VENV)/unwanted.txt
+	printf 'torch==2.13.0+cpu\n' > $(VENV)/cpu.txt
+	$(filter-out --universal,$(COMPILE)) $(CPU_TORCH) --python-platform x86_64-manylinux_2_28 --upgrade \
+	--excludes $(VENV)/unwanted.txt --constraint $(VENV)/cpu.txt --extra dev --extra import --extra proof \
+	--output-file $(IMPORT_LOCK) pyproject.toml
 
 clean:  ## remove everything that the other targets made
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf $(VENV) $(IMPORT_VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/bin/python:
@@ -69,6 +90,15 @@ $(BASE): requirements.txt requirements-build.txt pyproject.toml | $(VENV)/bin/py
 
 $(DEVELOP): requirements-dev.txt $(BASE)
 	$(INSTALL) -r requirements-dev.txt
+	touch $@
+
+# Some of nnU-Net's packages exist as source only; they are built with what requirements-build.txt names, nothing else.
+$(IMPORT): $(IMPORT_LOCK) requirements-build.txt pyproject.toml $(DEVELOP)
+	$(VENV)/bin/uv venv --quiet --clear --python 3.11 $(IMPORT_VENV)
+	$(UV) install --quiet --python $(IMPORT_VENV) --no-deps --require-hashes -r requirements-build.txt
+	$(UV) install --quiet --python $(IMPORT_VENV) --no-deps --require-hashes --no-build-isolation $(CPU_TORCH) \
+	-r $(IMPORT_LOCK)
+	$(UV) install --quiet --python $(IMPORT_VENV) --no-deps --no-build-isolation --editable .
 	touch $@
 
 $(TOOLS): image-build/prepare-machine.sh $(DEVELOP)

@@ -68,7 +68,9 @@ def said() -> Declaration:
     return Declaration("test_pack", "0.1.0", "CC BY 4.0", "open", "Tests of the import.")
 
 
-def write_fold(folder: Path, fold: str, seed: int, configuration: str = "3d_fullres") -> None:
+def write_fold(
+    folder: Path, fold: str, seed: int, configuration: str = "3d_fullres", classes: int = len(LABELS)
+) -> None:
     """Write one fold with random weights, in the shape that nnU-Net's trainer saves."""
     torch = pytest.importorskip("torch", reason="the extra `import` is not installed")
     unet = pytest.importorskip(
@@ -77,7 +79,7 @@ def write_fold(folder: Path, fold: str, seed: int, configuration: str = "3d_full
     keywords = dict(PLANS["configurations"]["3d_fullres"]["architecture"]["arch_kwargs"])
     keywords |= {"conv_op": torch.nn.Conv3d, "norm_op": torch.nn.InstanceNorm3d, "nonlin": torch.nn.LeakyReLU}
     torch.manual_seed(seed)
-    network = unet.PlainConvUNet(input_channels=1, num_classes=len(LABELS), deep_supervision=True, **keywords)
+    network = unet.PlainConvUNet(input_channels=1, num_classes=classes, deep_supervision=True, **keywords)
     (folder / f"fold_{fold}").mkdir(parents=True)
     torch.save(
         {

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-LOCKS = ["requirements.txt", "requirements-dev.txt", "requirements-build.txt"]
+LOCKS = ["requirements.txt", "requirements-dev.txt", "requirements-build.txt", "requirements-import.txt"]
 PIN = re.compile(
     r"(?m)^([a-z0-9][a-z0-9.-]*)==(\S+)(?: ; [^\\\n]+)? \\\n((?:    --hash=sha256:[0-9a-f]{64}(?: \\)?\n)+)"
 )
@@ -34,6 +34,16 @@ def test_every_dependency_is_locked():
     assert names <= set(pins("requirements.txt"))
     develop = {re.match(r"[A-Za-z0-9-]+", line)[0].lower() for line in project["optional-dependencies"]["dev"]}
     assert develop <= set(pins("requirements-dev.txt"))
+
+
+def test_the_import_lock_holds_what_imports_and_proofs_need():
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    names = {re.match(r"[A-Za-z0-9-]+", line)[0].lower() for extra in ("import", "proof") for line in extras[extra]}
+    locked = pins("requirements-import.txt")
+    assert names <= set(locked)
+    # The build for processors; nobody needs gigabytes of CUDA to read weights, nor torchvision at all.
+    assert locked["torch"].endswith("+cpu")
+    assert not {name for name in locked if name.startswith(("nvidia", "torchvision"))}
 
 
 def test_the_develop_lock_extends_the_base_lock():
