@@ -53,6 +53,7 @@ def main() -> None:
     prepared = time.perf_counter()
     logits = predictor.predict_logits_from_preprocessed_data(torch.from_numpy(data))
     inferred = time.perf_counter()
+    own_grid_rss_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     native = convert_predicted_logits_to_segmentation_with_correct_shape(
         logits, plans, configuration, predictor.label_manager, properties
     )
@@ -66,6 +67,7 @@ def main() -> None:
         native=native.astype(np.uint8),
         data=data[0],
         seconds=[prepared - started, inferred - prepared, ended - inferred],
+        own_grid_rss_mb=own_grid_rss_mb,
         peak_rss_mb=peak_rss_mb,
     )
 
