@@ -185,6 +185,22 @@ class RetentionSettings(Section):
     )
 
 
+class ResultsSettings(Section):
+    """The DICOM objects that a result is written as."""
+
+    objects: tuple[Literal["sr", "seg", "capture"], ...] = Field(
+        ("sr", "seg", "capture"),
+        title="Which are made: structured report, segmentations, key images; empty makes none",
+    )
+    language: Literal["en", "zh"] = Field("en", title="Language of what people read in them")
+    patient_name_on_captures: bool = Field(
+        False, title="Write the patient's name and identifier into the pixels of the key images"
+    )
+    first_series_number: int = Field(
+        9001, title="Series Number of the report; segmentations and key images take the next two", ge=1, le=2147483645
+    )
+
+
 class Destination(Section):
     """A PACS that results are sent to."""
 
@@ -192,6 +208,12 @@ class Destination(Section):
     ae_title: AETitle = Field(title="Its AE title")
     address: str = Field(title="Host name or IP address")
     port: Annotated[int, Field(ge=1, le=65535)] = Field(104, title="TCP port")
+    kinds: Annotated[tuple[Literal["capture", "seg", "sr"], ...], Field(min_length=1)] = Field(
+        ("capture", "seg", "sr"),
+        title="Kinds of objects it is sent: colour Secondary Captures, Segmentations, Structured Reports",
+    )
+    tls: TlsSettings | None = Field(None, title="Transport encryption of the connection to it")
+    timeout_s: float = Field(60.0, title="For connecting to it and for each of its answers", ge=1, le=3600)
 
 
 class DeliverSettings(Section):
@@ -211,6 +233,10 @@ class DeliverSettings(Section):
         return destinations
 
     poll_s: float = Field(2.0, title="How often the outbox is looked at", gt=0, le=60)
+    retry_first_s: float = Field(15.0, title="About how long after a first failure it is tried again", gt=0, le=3600)
+    retry_longest_s: float = Field(
+        900.0, title="Longest wait between two tries; the waits double up to this", gt=0, le=86400
+    )
 
 
 class MqttSettings(Section):
@@ -246,6 +272,7 @@ class Settings(Section):
     work: WorkSettings = Field(default_factory=WorkSettings)
     packs: PacksSettings = Field(default_factory=PacksSettings)
     retention: RetentionSettings = Field(default_factory=RetentionSettings)
+    results: ResultsSettings = Field(default_factory=ResultsSettings)
     deliver: DeliverSettings = Field(default_factory=DeliverSettings)
     health: HealthSettings = Field(default_factory=HealthSettings)
     screenings: ScreeningsSettings = Field(default_factory=ScreeningsSettings)

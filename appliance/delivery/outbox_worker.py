@@ -1,8 +1,4 @@
-"""Works off the outbox and finishes scans whose deliveries are settled.
-
-This release has no sender yet. What is addressed to a PACS is parked with a sentence, so that nobody waits for it and
-nothing pretends to have been sent; a release that can send takes it up again when a person asks for it.
-"""
+"""Finishes the scans whose deliveries are settled, and lets go of destinations that are no longer configured."""
 
 from __future__ import annotations
 
@@ -20,11 +16,6 @@ if TYPE_CHECKING:
     from appliance.store.database import Store
 
 log = structlog.get_logger()
-
-CANNOT_SEND = (
-    "This release cannot send results to a PACS; the result stays on the box. "
-    "Read it with `appliance results`, or take [[deliver.destinations]] out of the configuration."
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +58,7 @@ def let_go(store: Store, destinations: Collection[str]) -> None:
 
 
 def settle(store: Store) -> Settled:
-    """Park what is due and cannot be sent, and finish every scan for which nothing waits any more.
+    """Finish every scan for which nothing waits any more.
 
     It may be interrupted at any line and called again: each scan's step is one transaction.
 
@@ -76,8 +67,5 @@ def settle(store: Store) -> Settled:
     StoreError
         The database cannot be used.
     """
-    for entry in store.outbox.due():
-        store.outbox.park(entry.key, CANNOT_SEND)
-        log.warning("delivery_parked", destination=entry.destination, scan=entry.scan_id, why=CANNOT_SEND)
-    states = [store.scans.settle(scan.id) for scan in store.scans.in_state(ScanState.DELIVERING)]
+    states = [store.scans.settle(scan_id) for scan_id in store.deliveries.unsettled()]
     return Settled(done=states.count(ScanState.DONE), parked=states.count(ScanState.PARKED))

@@ -1,22 +1,76 @@
-"""The ``deliver`` service: takes results where they are configured to go, and finishes their scans."""
+"""The ``deliver`` service: takes results where they are configured to go, and finishes their scans.
+
+Each destination has a thread of its own, so that one that hangs holds up no other.
+"""
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING
 
 import structlog
 
-from appliance.delivery.outbox_worker import CANNOT_SEND, Settled, let_go, settle
+from appliance.delivery.backoff import Backoff
+from appliance.delivery.courier import Courier
+from appliance.delivery.node import PacsNode
+from appliance.delivery.objects import Kind
+from appliance.delivery.outbox_worker import Settled, let_go, settle
+from appliance.errors import ApplianceError
 from appliance.services import systemd
 from appliance.services.lifecycle import Heartbeat
 from appliance.store.database import open_database
 
 if TYPE_CHECKING:
-    import threading
-
-    from appliance.config import Settings
+    from appliance.config import Destination, Settings
 
 _log = structlog.get_logger()
+
+# A thread that waits for a peer notices the end at once, one that still connects only after its time-out; being killed
+# there loses nothing.
+_GRACE_S = 10.0
+
+
+class _Route(threading.Thread):
+    """Serves one destination until the service ends; an error in it ends the service."""
+
+    def __init__(self, settings: Settings, destination: Destination, stop: threading.Event) -> None:
+        super().__init__(name=f"deliver-{destination.name}", daemon=True)
+        self._settings = settings
+        self._node = node_of(settings, destination)
+        self._stop_asked = stop
+        self.error: Exception | None = None
+        self.objects_sent = 0
+
+    def run(self) -> None:
+        """Look at the outbox every ``deliver.poll_s``."""
+        deliver = self._settings.deliver
+        backoff = Backoff(deliver.retry_first_s, deliver.retry_longest_s)
+        try:
+            with open_database(self._settings.box.database, check=False) as store:
+                courier = Courier(store, self._settings.box.results, self._node, backoff, self._stop_asked)
+                courier.begin()
+                while not self._stop_asked.is_set():
+                    courier.round()
+                    self.objects_sent = courier.objects_sent
+                    self._stop_asked.wait(deliver.poll_s)
+        except Exception as error:  # noqa: BLE001  # not swallowed
+            # Told by the main thread, which ends the service: its manager starts it again.
+            self.error = error
+            self._stop_asked.set()
+
+
+def node_of(settings: Settings, destination: Destination) -> PacsNode:
+    """Return a destination as delivery knows it; the box calls it under the AE title of its own DICOM port."""
+    return PacsNode(
+        name=destination.name,
+        ae_title=destination.ae_title,
+        address=destination.address,
+        port=destination.port,
+        calling_ae=settings.receive.ae_title,
+        kinds=frozenset(map(Kind, destination.kinds)),
+        tls=destination.tls,
+        timeout_s=destination.timeout_s,
+    )
 
 
 def run(settings: Settings, stop: threading.Event) -> None:
@@ -27,7 +81,7 @@ def run(settings: Settings, stop: threading.Event) -> None:
     settings
         The whole configuration.
     stop
-        Ends the service after the step in hand.
+        Ends the service; an object in transfer is given up and sent again at the next start.
 
     Raises
     ------
@@ -35,27 +89,40 @@ def run(settings: Settings, stop: threading.Event) -> None:
         The database cannot be used; the service manager starts the service again.
     """
     heartbeat = Heartbeat(settings.box.state_directory, "deliver")
-    destinations = [destination.name for destination in settings.deliver.destinations]
-    if destinations:
-        _log.warning("destinations_not_served", destinations=destinations, why=CANNOT_SEND)
+    destinations = settings.deliver.destinations
     with open_database(settings.box.database) as store:
         total = Settled()
+        let_go(store, [destination.name for destination in destinations])
+        routes = [_Route(settings, destination, stop) for destination in destinations]
+        for route in routes:
+            route.start()
         systemd.notify("READY=1")
-        let_go(store, destinations)
         try:
             while True:
                 total += settle(store)
-                _beat(heartbeat, total)
+                _beat(heartbeat, total, sum(route.objects_sent for route in routes))
                 systemd.notify("WATCHDOG=1")
                 if stop.wait(settings.deliver.poll_s):
                     break
         finally:
             systemd.notify("STOPPING=1")
+            stop.set()
+            for route in routes:
+                route.join(_GRACE_S)
             heartbeat.end()
+    _tell(routes)
 
 
-def _beat(heartbeat: Heartbeat, total: Settled) -> None:
+def _tell(routes: list[_Route]) -> None:
+    for route in routes:
+        if isinstance(route.error, ApplianceError):
+            raise route.error
+        if route.error is not None:
+            raise RuntimeError(f"The thread {route.name} ended by an error.") from route.error
+
+
+def _beat(heartbeat: Heartbeat, total: Settled, objects: int) -> None:
     try:
-        heartbeat.beat(done=total.done, parked=total.parked)
+        heartbeat.beat(done=total.done, parked=total.parked, objects=objects)
     except OSError as error:
         _log.error("heartbeat_not_written", error=error.strerror)

@@ -1,4 +1,4 @@
-"""Nothing is sent by this release, and nothing pretends to be."""
+"""Scans end when their deliveries have."""
 
 import time
 
@@ -6,15 +6,8 @@ import pytest
 
 from appliance.delivery.outbox_worker import Settled, let_go, settle
 from appliance.reasons import ReasonCode
-from appliance.store.database import open_database
 from appliance.store.lifecycle import ScanState
 from appliance.store.outbox import OutboxState
-
-
-@pytest.fixture
-def store(tmp_path):
-    with open_database(tmp_path / "appliance.db") as store:
-        yield store
 
 
 def screened(store, number: int = 1) -> int:
@@ -33,27 +26,41 @@ def test_a_scan_without_destinations_is_done(store):
     assert store.scans.get(scan_id).state is ScanState.DONE
 
 
-def test_a_scan_with_a_destination_is_parked_with_a_sentence(store):
+def park(store, scan_id: int) -> None:
+    for entry in store.outbox.of_scan(scan_id):
+        store.outbox.park(entry.key, "Add AE title BOX to the PACS.", waits_for="calling_ae_title", settings="sha256:0")
+    settle(store)
+
+
+def test_a_scan_waits_while_something_of_it_does(store):
     scan_id = screened(store)
     store.scans.hand_over(scan_id, ["pacs"])
-    assert settle(store) == Settled(parked=1)
+    assert settle(store) == Settled()
+    assert store.scans.get(scan_id).state is ScanState.DELIVERING
+
+
+def test_a_scan_whose_delivery_is_parked_is_parked_with_its_sentence(store):
+    scan_id = screened(store)
+    store.scans.hand_over(scan_id, ["pacs"])
+    park(store, scan_id)
     scan = store.scans.get(scan_id)
     assert (scan.state, scan.reason.code) == (ScanState.PARKED, ReasonCode.DELIVERY_PARKED)
-    assert "cannot send" in scan.reason.text
+    assert scan.reason.text == "Add AE title BOX to the PACS."
 
 
-def test_the_parked_entry_stays_for_a_release_that_can_send(store):
+def test_a_parked_delivery_goes_on_when_a_person_asks_for_it(store):
     scan_id = screened(store)
     store.scans.hand_over(scan_id, ["pacs"])
-    settle(store)
+    park(store, scan_id)
     store.scans.retry(scan_id)
     (entry,) = store.outbox.due()
-    assert (entry.destination, entry.state) == ("pacs", OutboxState.WAITING)
+    assert (entry.destination, entry.state, entry.parked_for) == ("pacs", OutboxState.WAITING, None)
 
 
 def test_repeating_changes_nothing(store):
-    store.scans.hand_over(screened(store), ["pacs"])
-    settle(store)
+    scan_id = screened(store)
+    store.scans.hand_over(scan_id, ["pacs"])
+    park(store, scan_id)
     assert settle(store) == Settled()
 
 
@@ -61,7 +68,7 @@ def test_repeating_changes_nothing(store):
 def test_a_parked_scan_ends_when_its_destination_is_no_longer_configured(store, others):
     scan_id = screened(store)
     store.scans.hand_over(scan_id, ["pacs"])
-    settle(store)
+    park(store, scan_id)
     let_go(store, others)
     assert settle(store) == Settled(done=1)
     assert store.scans.get(scan_id).state is ScanState.DONE
@@ -73,7 +80,7 @@ def test_a_parked_scan_ends_when_its_destination_is_no_longer_configured(store, 
 def test_a_scan_stays_parked_while_another_of_its_destinations_is_there(store):
     scan_id = screened(store)
     store.scans.hand_over(scan_id, ["pacs", "east"])
-    settle(store)
+    park(store, scan_id)
     let_go(store, ["east"])
     assert settle(store) == Settled()
     assert store.scans.get(scan_id).state is ScanState.PARKED

@@ -1,0 +1,51 @@
+"""A PACS as delivery knows it: its address, what it wants, and who we are to it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from appliance.delivery.objects import Kind
+
+if TYPE_CHECKING:
+    from appliance.tls import TlsFiles
+
+
+@dataclass(frozen=True, slots=True)
+class PacsNode:
+    """One destination.
+
+    Attributes
+    ----------
+    name
+        Its name on this box.
+    ae_title, address, port
+        Where it listens, and the AE title it answers to.
+    calling_ae
+        The box's own AE title.
+    kinds
+        The kinds of objects it is sent.
+    tls
+        Our TLS files; ``None`` speaks plain TCP.
+    timeout_s
+        For connecting and for each answer.
+    """
+
+    name: str
+    ae_title: str
+    address: str
+    port: int
+    calling_ae: str
+    kinds: frozenset[Kind] = frozenset(Kind)
+    tls: TlsFiles | None = None
+    timeout_s: float = 60.0
+
+    def digest(self) -> str:
+        """Return ``sha256:…`` over everything that a change of the configuration can mend."""
+        tls = (
+            None if self.tls is None else [str(self.tls.certificate), str(self.tls.private_key), str(self.tls.trusted)]
+        )
+        told = [self.ae_title, self.address, self.port, self.calling_ae, sorted(self.kinds), tls, self.timeout_s]
+        return "sha256:" + hashlib.sha256(json.dumps(told).encode()).hexdigest()

@@ -1,0 +1,179 @@
+"""Screened scans with small DICOM objects, and real peers that can be made ill."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import (
+    ComprehensiveSRStorage,
+    ExplicitVRLittleEndian,
+    SecondaryCaptureImageStorage,
+    SegmentationStorage,
+    generate_uid,
+)
+
+from appliance.delivery.backoff import Backoff
+from appliance.delivery.courier import Courier
+from appliance.delivery.node import PacsNode
+from appliance.dicom.network.sender import echo
+from appliance.store.database import open_database
+from appliance.store.lifecycle import ScanState
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from appliance.store.database import Store
+
+BOX, PACS = "BOX", "PACS"
+CLASSES = {"sr": ComprehensiveSRStorage, "seg": SegmentationStorage, "capture": SecondaryCaptureImageStorage}
+
+
+def wait_until(condition: Callable[[], bool], what: str, at_most_s: float = 60.0) -> None:
+    deadline = time.monotonic() + at_most_s
+    while not condition():
+        if time.monotonic() > deadline:
+            pytest.fail(f"waited in vain for: {what}")
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    return tmp_path / "state" / "results"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    with open_database(tmp_path / "state" / "appliance.db") as store:
+        yield store
+
+
+def make_object(path: Path, kind: str, *, size: int = 0) -> str:
+    """Write a small object of a kind and return its SOP Instance UID."""
+    item = Dataset()
+    item.file_meta = FileMetaDataset()
+    item.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    item.file_meta.MediaStorageSOPClassUID = item.SOPClassUID = CLASSES[kind]
+    item.file_meta.MediaStorageSOPInstanceUID = item.SOPInstanceUID = generate_uid()
+    item.PatientID, item.PatientName, item.StudyID = "P1", "Test^Patient", "1"
+    item.StudyInstanceUID, item.SeriesInstanceUID = "1.2.826.0.1.3680043.8.498.1", generate_uid()
+    item.Modality = {"sr": "SR", "seg": "SEG", "capture": "OT"}[kind]
+    item.ContentLabel = "X"
+    if size:
+        item.add_new(0x00420011, "OB", bytes(size))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    item.save_as(path, enforce_file_format=True)
+    return str(item.SOPInstanceUID)
+
+
+@pytest.fixture
+def screen(store: Store, results: Path) -> Callable[..., tuple[int, set[str]]]:
+    """Make a screened scan with objects, handed over to the destination ``pacs``; gives its id and the UIDs."""
+    numbers = iter(range(1, 1000))
+
+    def make(kinds: tuple[str, ...] = ("sr", "seg", "capture"), *, size: int = 0) -> tuple[int, set[str]]:
+        scan_id = store.scans.create(
+            study_instance_uid="1.2", series_instance_uid=f"1.2.{next(numbers)}", accession_number="", modality="CT",
+            revision=1, instances=0, at=time.time(),
+        )  # fmt: skip
+        folder = results / store.scans.get(scan_id).folder / "objects"
+        uids = {make_object(folder / f"{place}-{kind}.dcm", kind, size=size) for place, kind in enumerate(kinds)}
+        store.scans.advance(scan_id, ScanState.SCREENED, cause="test")
+        store.scans.hand_over(scan_id, ["pacs"])
+        return scan_id, uids
+
+    return make
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@dataclass(frozen=True)
+class Pacs:
+    """A peer in a process of its own, whose illness is a word in a file."""
+
+    port: int
+    folder: Path
+
+    def become(self, illness: str) -> None:
+        part = self.folder / "illness.part"
+        part.write_text(illness)
+        part.replace(self.folder / "illness")
+
+    @property
+    def associations(self) -> int:
+        path = self.folder / "associations"
+        return len(path.read_text()) if path.exists() else 0
+
+    def arrived(self) -> list[tuple[str, str]]:
+        """Return SOP Instance UID and digest of the data set for each C-STORE, in their order."""
+        path = self.folder / "arrived"
+        return [tuple(line.split()) for line in path.read_text().splitlines()] if path.exists() else []  # type: ignore[misc]
+
+    @property
+    def uids(self) -> set[str]:
+        return {uid for uid, _ in self.arrived()}
+
+
+@pytest.fixture
+def pacs(tmp_path: Path) -> Iterator[Pacs]:
+    folder = tmp_path / "pacs"
+    folder.mkdir()
+    peer = Pacs(free_port(), folder)
+    peer.become("")
+    script = Path(__file__).with_name("ill_pacs.py")
+    process = subprocess.Popen([sys.executable, str(script), str(peer.port), str(folder)])
+    wait_until((folder / "ready").exists, "the PACS")
+    yield peer
+    process.kill()
+    process.wait()
+
+
+@pytest.fixture
+def courier(store: Store, results: Path) -> Callable[..., Courier]:
+    """Make a courier to a port; its waits are so short that the next round tries again."""
+
+    def make(port: int, **changes: Any) -> Courier:
+        node = PacsNode(
+            **{"name": "pacs", "ae_title": PACS, "address": "127.0.0.1", "port": port, "calling_ae": BOX,
+               "timeout_s": 10.0, **changes}
+        )  # fmt: skip
+        return Courier(store, results, node, Backoff(0.001, 0.002), threading.Event())
+
+    return make
+
+
+@pytest.fixture
+def storescp(tmp_path: Path) -> Iterator[Callable[..., tuple[int, Path]]]:
+    """Start dcmtk's receiver with options; gives its port and the folder it stores into."""
+    if not shutil.which("storescp"):
+        pytest.skip("dcmtk is not installed")
+    started = []
+
+    def start(*options: str) -> tuple[int, Path]:
+        folder, port = tmp_path / "storescp", free_port()
+        folder.mkdir()
+        started.append(subprocess.Popen(["storescp", *options, "-aet", PACS, "-od", str(folder), str(port)]))
+        wait_until(lambda: _answers(port), "storescp")
+        return port, folder
+
+    yield start
+    for process in started:
+        process.terminate()
+        process.wait()
+
+
+def _answers(port: int) -> bool:
+    return echo(host="127.0.0.1", port=port, called_ae=PACS, calling_ae=BOX, timeout_s=5).ok
