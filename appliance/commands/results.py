@@ -10,12 +10,14 @@ from appliance.errors import ConfigurationError
 from appliance.results.table import print_report, sentences, title_of
 from appliance.screenings.registry import screenings
 from appliance.store.lifecycle import ScanState
+from appliance.store.outbox import OutboxState
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from appliance.config import Settings
     from appliance.store.database import Store
+    from appliance.store.outbox import OutboxEntry
     from appliance.store.scan_rows import ScanRow
 
 _ON_THE_WAY = {
@@ -63,6 +65,7 @@ def explain(settings: Settings, reference: str) -> int:
             lines = [f"Scan {scan.id}, revision {scan.revision}, {scan.instances} images: {_where(scan)}."]
             if scan.completion_reason:
                 lines.append(f"The series was taken as complete because: {scan.completion_reason}.")
+            lines += _delivery_sentences(store, scan)
             result = store.results.get(scan.id)
             if result is not None:
                 lines += sentences(result.report)
@@ -100,9 +103,30 @@ def print_scan(store: Store, scan: ScanRow, console: Console) -> None:
 
     where = escape(_where(scan))
     console.print(f"[bold]Scan {scan.id}[/], revision {scan.revision}, {scan.instances} images: {where}")
+    for line in _delivery_sentences(store, scan):
+        console.print(escape(line))
     result = store.results.get(scan.id)
     if result is not None:
         print_report(result.report, console)
+
+
+def _delivery_sentences(store: Store, scan: ScanRow) -> list[str]:
+    return [_delivery_sentence(entry) for entry in store.outbox.of_scan(scan.id)]
+
+
+def _delivery_sentence(entry: OutboxEntry) -> str:
+    begin = f"Delivery to {entry.destination}: "
+    if entry.state is OutboxState.DONE:
+        return begin + (entry.reason or "done") + "."
+    why = f": {entry.reason}" if entry.reason else "."
+    if entry.state is OutboxState.PARKED:
+        return f"{begin}parked{why}"
+    at = (
+        f", next try at {time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(entry.next_try_at))}"
+        if entry.attempts
+        else ""
+    )
+    return f"{begin}waiting after {entry.attempts} tries{at}{why}"
 
 
 def _where(scan: ScanRow) -> str:
@@ -158,6 +182,16 @@ def _document(store: Store, scan: ScanRow) -> dict[str, Any]:
     document["id"] = scan.id
     document["state"] = scan.state.value
     document["reason"] = scan.reason.to_json() if scan.reason is not None else None
+    document["deliveries"] = [
+        {
+            "destination": entry.destination,
+            "state": entry.state.value,
+            "attempts": entry.attempts,
+            "reason": entry.reason,
+            "next_try_at": entry.next_try_at if entry.state is OutboxState.WAITING else None,
+        }
+        for entry in store.outbox.of_scan(scan.id)
+    ]
     return document
 
 

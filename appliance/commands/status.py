@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from appliance.health.model import Condition, Problem, SelfTest, ServiceState
@@ -56,18 +57,19 @@ def run(settings: Settings, *, as_json: bool) -> int:
 
     configure("error", "text")  # what a log line would say is on the screen anyway
     health = measure(settings, packs=installed_packs(settings))
-    scans = _last_scans(settings)
+    scans, deliveries = _last_scans(settings), _deliveries(settings)
     hindrance = (read_heartbeat(settings.box.state_directory, "work") or {}).get("problem")
     condition = Condition.DEGRADED if hindrance and health.condition is Condition.HEALTHY else health.condition
     if as_json:
         document = json.loads(health.model_dump_json()) | {
             "condition": condition.value,
             "work_problem": hindrance,
+            "deliveries": deliveries,
             "scans": scans,
         }
         print(json.dumps(document, indent=1, ensure_ascii=False))  # noqa: T201
     else:
-        _print(health, condition, hindrance, scans)
+        _print(health, condition, hindrance, scans, deliveries)
     return _EXIT[condition]
 
 
@@ -92,7 +94,24 @@ def _last_scans(settings: Settings) -> list[dict[str, Any]]:
         return []
 
 
-def _print(health: Health, condition: Condition, hindrance: str | None, scans: list[dict[str, Any]]) -> None:
+def _deliveries(settings: Settings) -> list[dict[str, Any]]:
+    from appliance.errors import StoreError
+    from appliance.store.database import open_database
+
+    try:
+        with open_database(settings.box.database, read_only=True) as store:
+            return [asdict(row) for row in store.deliveries.destinations()]
+    except StoreError:
+        return []
+
+
+def _print(
+    health: Health,
+    condition: Condition,
+    hindrance: str | None,
+    scans: list[dict[str, Any]],
+    deliveries: list[dict[str, Any]],
+) -> None:
     from rich.console import Console
 
     console = Console(highlight=False)
@@ -116,6 +135,8 @@ def _print(health: Health, condition: Condition, hindrance: str | None, scans: l
     )
     console.print("packs: " + (", ".join(map(_pack_words, health.packs)) or "none"))
     _print_queue(health, console)
+    for row in deliveries:
+        console.print(_delivery_words(row), markup=False)
     for scan in scans:
         arrived = time.strftime("%Y-%m-%d %H:%M", time.localtime(scan["arrived_at"]))
         why = f" [{scan['reason']}]" if scan["reason"] else ""
@@ -125,6 +146,19 @@ def _print(health: Health, condition: Condition, hindrance: str | None, scans: l
 def _pack_words(pack: Pack) -> str:
     failed = ", failed its test or its check and is not used" if pack.self_test is SelfTest.FAILED else ""
     return f"{pack.name} {pack.version} ({pack.trust.value}{failed})"
+
+
+def _delivery_words(row: dict[str, Any]) -> str:
+    parts = []
+    if row["waiting"]:
+        wait_s = max(0.0, row["next_try_at"] - time.time())
+        parts.append(
+            f"{row['waiting']} waiting, next try in {wait_s:.0f} s" if wait_s >= 1 else f"{row['waiting']} waiting"
+        )
+    if row["parked"]:
+        parts.append(f"{row['parked']} parked")
+    why = f": {row['reason']}" if row["reason"] else ""
+    return f"delivery to {row['name']}: {', '.join(parts)}{why}"
 
 
 def _print_queue(health: Health, console: Console) -> None:

@@ -127,10 +127,9 @@ class Pacs:
         return {uid for uid, _ in self.arrived()}
 
 
-@pytest.fixture
-def pacs(tmp_path: Path) -> Iterator[Pacs]:
-    folder = tmp_path / "pacs"
-    folder.mkdir()
+@pytest.fixture(scope="session")
+def _started_pacs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pacs]:
+    folder = tmp_path_factory.mktemp("pacs")
     peer = Pacs(free_port(), folder)
     peer.become("")
     script = Path(__file__).with_name("ill_pacs.py")
@@ -139,6 +138,15 @@ def pacs(tmp_path: Path) -> Iterator[Pacs]:
     yield peer
     process.kill()
     process.wait()
+
+
+@pytest.fixture
+def pacs(_started_pacs: Pacs) -> Pacs:
+    """Give the PACS, well and empty."""
+    _started_pacs.become("")
+    for name in ("arrived", "associations"):
+        (_started_pacs.folder / name).unlink(missing_ok=True)
+    return _started_pacs
 
 
 @pytest.fixture

@@ -9,14 +9,8 @@ import pytest
 
 from appliance.store.database import open_database
 from appliance.store.lifecycle import ScanState
-
-
-def wait_until(condition, what: str, at_most_s: float = 60.0) -> None:
-    deadline = time.monotonic() + at_most_s
-    while not condition():
-        if time.monotonic() > deadline:
-            pytest.fail(f"waited in vain for: {what}")
-        time.sleep(0.02)
+from appliance.store.outbox import OutboxState
+from tests.delivery.conftest import free_port, wait_until
 
 
 @pytest.fixture
@@ -57,6 +51,30 @@ def test_finishes_scans_beats_and_stops_cleanly(start, tmp_path):
     assert not heartbeat.exists()
 
 
-def test_says_at_once_that_destinations_are_not_served(start, tmp_path):
-    start('[[deliver.destinations]]\nname = "pacs"\nae_title = "PACS"\naddress = "127.0.0.1"\n')
-    wait_until(lambda: "destinations_not_served" in (tmp_path / "log.txt").read_text(), "the warning")
+def destination(port: int, name: str = "pacs") -> str:
+    return f'[[deliver.destinations]]\nname = "{name}"\nae_title = "PACS"\naddress = "127.0.0.1"\nport = {port}\n'
+
+
+@pytest.mark.slow
+def test_one_destination_that_is_away_holds_up_no_other(start, store, screen, pacs, tmp_path):
+    scan_id, uids = screen()
+    store.outbox.put("pacs/gone/x", "pacs", store.outbox.of_scan(scan_id)[0].payload, destination="gone")
+    start(destination(free_port(), "gone") + destination(pacs.port))
+    wait_until(lambda: store.scans.get(scan_id).state is ScanState.DONE, "the scan to be done")
+    assert pacs.uids == uids
+    wait_until(lambda: store.outbox.get("pacs/gone/x").attempts > 0, "the other's try")
+    assert store.outbox.get("pacs/gone/x").state is OutboxState.WAITING
+    assert "Test" not in (tmp_path / "log.txt").read_text()
+
+
+@pytest.mark.slow
+def test_a_changed_configuration_takes_up_what_was_parked(start, store, screen, pacs):
+    pacs.become("refuse_seg")
+    scan_id, _ = screen()
+    process = start(destination(pacs.port))
+    wait_until(lambda: store.scans.get(scan_id).state is ScanState.PARKED, "the scan to be parked")
+    process.terminate()
+    assert process.wait(30) == 0
+    start(destination(pacs.port) + 'kinds = ["capture", "sr"]\n')
+    wait_until(lambda: store.scans.get(scan_id).state is ScanState.DONE, "the scan to be done")
+    assert len(pacs.uids) == 2
