@@ -36,6 +36,8 @@ _OVAL_ERROR_MM = 0.4
 _OVAL_UNSEEN_MM = 3.0
 #: Weight of a ray without a border of its own.
 _MASK_WEIGHT = 0.15
+#: Rays this far to either side of the horizontal line tell where a border lies on that side, radians.
+_SIDE_REACH = np.radians(22.0)
 #: How far the mask may lie from a circle through the borders that were seen, mm, to be taken at its word.
 _MASK_ALLOWANCE_MM = 1.5
 
@@ -93,13 +95,19 @@ class Borders:
     clear
         float64, ``(n,)``: share of the rays that end in fat or lung.
     radii_mm
-        float32, ``(n, rays)``: the border as fitted.
+        float64, ``(n, rays)``: the border as fitted.
+    rays_mm
+        float64, ``(n, rays)``: along each ray the border that was seen, or the mask's.
+    seen
+        Boolean, ``(n, rays)``: where a border was seen.
     """
 
     course: Course
     shape: NDArray[np.float64]
     clear: NDArray[np.float64]
     radii_mm: NDArray[np.float64]
+    rays_mm: NDArray[np.float64]
+    seen: NDArray[np.bool_]
 
     def middles_mm(self) -> NDArray[np.float64]:
         """Middle of each border, LPS mm, ``(n, 3)``."""
@@ -119,17 +127,30 @@ class Borders:
         longest: NDArray[np.float64] = 2.0 * (shape[:, 0] + oval)
         return longest
 
-    def level_mm(self, planes: NDArray[np.intp]) -> NDArray[np.float64]:
-        """Diameter in some neighbouring planes along the horizontal line across the vessel, averaged along it, mm.
+    def level_mm(self, planes: NDArray[np.intp]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Diameter in some planes along the horizontal line across the vessel, and how much of its ends was seen.
 
-        In the patient's axial plane this is the vessel's short axis: across its course as seen from above.
+        In the patient's axial plane this is the vessel's short axis: across its course as seen from above. Each end is
+        where the rays about the line end, not where an ellipse through the whole border does: such an ellipse goes
+        where it likes on the side on which another vessel hides the border. There the mask is taken at its word.
+
+        Returns
+        -------
+        diameter_mm : NDArray[np.float64]
+            ``(n,)``, mm.
+        seen : NDArray[np.float64]
+            ``(n, 2)``: share of the rays at each end that end in fat or lung.
         """
-        shape = self._smoothed(planes)
         angle = self.level_angles()[planes]
-        level: NDArray[np.float64] = 2.0 * (
-            shape[:, 0] + shape[:, 3] * np.cos(2.0 * angle) + shape[:, 4] * np.sin(2.0 * angle)
-        )
-        return level
+        weights = np.where(self.seen[planes], 1.0, _MASK_WEIGHT)
+        ends, seen = [], []
+        for turn in (0.0, np.pi):
+            apart = np.angle(np.exp(1j * (angles()[None, :] - angle[:, None] - turn)))
+            beside = np.abs(apart) <= _SIDE_REACH
+            used = weights * beside
+            ends.append((self.rays_mm[planes] * used).sum(axis=1) / used.sum(axis=1))
+            seen.append((self.seen[planes] & beside).sum(axis=1) / beside.sum(axis=1))
+        return ends[0] + ends[1], np.column_stack(seen)
 
     def level_angles(self) -> NDArray[np.float64]:
         """Direction of the horizontal line in each plane, radians from its first axis, ``(n,)``."""
@@ -137,6 +158,10 @@ class Borders:
         across = np.cross([0.0, 0.0, 1.0], self.course.tangents)
         angle: NDArray[np.float64] = np.arctan2(np.sum(across * second, axis=1), np.sum(across * first, axis=1))
         return angle
+
+    def level_ends_mm(self, plane: int) -> NDArray[np.float64]:
+        """Both ends of the horizontal diameter in one plane, LPS mm, ``(2, 3)``."""
+        return self.ends_mm(plane, float(self.level_angles()[plane]))
 
     def ends_mm(self, plane: int, angle: float) -> NDArray[np.float64]:
         """Both ends of the diameter in a direction of one plane, LPS mm, ``(2, 3)``."""
@@ -239,7 +264,7 @@ def find_borders(volume: Volume, course: Course, mask_mm: NDArray[np.float64]) -
 def fit(course: Course, radii_mm: NDArray[np.float64]) -> Borders:
     """Take borders as they are given, ``(n, rays)`` in mm, such as those of a mask."""
     shape, fitted = _ellipse(radii_mm, np.ones_like(radii_mm))
-    return Borders(course, shape, np.zeros(len(radii_mm)), fitted)
+    return Borders(course, shape, np.zeros(len(radii_mm)), fitted, radii_mm, np.zeros(radii_mm.shape, dtype=bool))
 
 
 def _fitted(
@@ -257,7 +282,7 @@ def _fitted(
     elsewhere = np.where(known[:, None], near, elsewhere)
     values = np.where(found, border, elsewhere)
     shape, fitted = _ellipse(values, np.where(found, 1.0, _MASK_WEIGHT))
-    return Borders(course, shape, found.mean(axis=1), fitted)
+    return Borders(course, shape, found.mean(axis=1), fitted, np.where(found, border, mask_mm), found)
 
 
 def _basis() -> NDArray[np.float64]:

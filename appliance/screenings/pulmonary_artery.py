@@ -1,8 +1,10 @@
 """Pulmonary artery: how wide the trunk is where it divides, alone and against the ascending aorta.
 
-The widest diameter of the main pulmonary artery across its course at the level of the bifurcation, as in the Framingham
-Heart Study's reference values for plain CT (Truong et al., Circ Cardiovasc Imaging 2012;5:147–154): the 90th percentile
-of healthy people is 29 mm in men and 27 mm in women.
+The diameter of the main pulmonary artery across its course at the level of the bifurcation, as in the Framingham Heart
+Study's reference values for plain CT (Truong et al., Circ Cardiovasc Imaging 2012;5:147–154): the 90th percentile of
+healthy people is 29 mm in men and 27 mm in women. Nearer to the valve the trunk is wider. On its right the ascending
+aorta often lies against it without fat between: there a plain scan shows no border, and a number that this could carry
+across a threshold is not given.
 """
 
 from __future__ import annotations
@@ -32,8 +34,10 @@ if TYPE_CHECKING:
     from appliance.scan import Scan
     from appliance.screenings.contract import Evidence
 
-#: Planes before the bifurcation in which the widest place is looked for (3 mm apart).
-_PLANES = 6
+#: Planes before the bifurcation that are measured (3 mm apart).
+_PLANES = 3
+#: An end of the diameter is seen when at least this share of the rays beside it meets fat or lung.
+_SEEN_SHARE = 0.3
 #: The ascending aorta is measured in the plane nearest in height, at most this far away, mm.
 _SAME_LEVEL_MM = 5.0
 _SITE = "pulmonary_trunk"
@@ -49,18 +53,28 @@ class PulmonaryArterySettings(ScreeningSettings):
     )
     maximum_slice_mm: float = Field(5.0, title="Thickest slices accepted, mm", gt=0, le=5)
     minimum_clear_percent: float = Field(
-        40.0,
+        30.0,
         title="A plane is trusted when at least this share of its border lies against fat or lung, %",
         ge=20,
         le=90,
     )
+    unseen_border_mm: float = Field(
+        2.0,
+        title="How wrong a diameter may be whose one end lies against the aorta without fat between, mm "
+        "(spread against readings of eleven real scans)",
+        ge=0,
+        le=5,
+    )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Widest:
+class _Diameter:
+    """The trunk's diameter where it divides; ``doubt_mm`` is how far an end that was not seen may be wrong."""
+
     trunk: Trunk
     plane: int
     diameter_mm: float
+    doubt_mm: float
     aorta_mm: float | None
 
     @property
@@ -87,13 +101,15 @@ class PulmonaryArteryScreening:
 
     def run(self, scan: Scan, anatomy: Anatomy, settings: PulmonaryArterySettings) -> Outcome:
         """Measure, or abstain with a reason."""
-        answer = _widest(anatomy, settings)
+        answer = _measured(anatomy, settings)
+        if not isinstance(answer, Reason):
+            answer = _doubtful(scan, answer, settings) or answer
         if isinstance(answer, Reason):
             return Outcome(Status.ABSTAINED, reason=answer)
         return _outcome(scan, anatomy, answer, settings)
 
 
-def _widest(anatomy: Anatomy, settings: PulmonaryArterySettings) -> _Widest | Reason:
+def _measured(anatomy: Anatomy, settings: PulmonaryArterySettings) -> _Diameter | Reason:
     organs = anatomy.organs
     if not organs.mask(_SITE).any():
         return Reason(ReasonCode.REGION_NOT_COVERED, "the pulmonary trunk is not in the scan")
@@ -107,14 +123,38 @@ def _widest(anatomy: Anatomy, settings: PulmonaryArterySettings) -> _Widest | Re
         return Reason(ReasonCode.ORGAN_IMPLAUSIBLE, text)
     borders = trunk.borders
     planes = np.arange(len(borders.clear))[-_PLANES:]
-    trusted = borders.clear[planes] * 100.0 >= settings.minimum_clear_percent
+    widths, seen = borders.level_mm(planes)
+    # against the lung on its left the trunk always ends visibly, unless motion or a tumour hides it
+    trusted = (borders.clear[planes] * 100.0 >= settings.minimum_clear_percent) & (seen.max(axis=1) >= _SEEN_SHARE)
     if 2 * np.count_nonzero(trusted) < len(planes):
         text = "the border of the pulmonary trunk cannot be told from its neighbours where it divides"
         return Reason(ReasonCode.ORGAN_IMPLAUSIBLE, text)
-    widths = np.where(trusted, borders.level_mm(planes), 0.0)
-    at = int(np.argmax(widths))
+    # the middle one of the three: a plane may be led astray by a branch
+    at = int(np.argsort(widths)[len(widths) // 2])
     plane = int(planes[at])
-    return _Widest(trunk, plane, float(widths[at]), _aorta_mm(anatomy, float(borders.course.points_mm[plane, 2])))
+    both_seen = np.median(seen.min(axis=1)) >= _SEEN_SHARE
+    height_mm = float(borders.course.points_mm[plane, 2])
+    doubt_mm = 0.0 if both_seen else settings.unseen_border_mm
+    return _Diameter(trunk, plane, float(widths[at]), doubt_mm, _aorta_mm(anatomy, height_mm))
+
+
+def _doubtful(scan: Scan, measured: _Diameter, settings: PulmonaryArterySettings) -> Reason | None:
+    """Why no answer is given where an end that was not seen decides it."""
+    threshold_mm, _ = _threshold(scan, settings)
+    diameter, doubt = measured.diameter_mm, measured.doubt_mm
+    verdicts = {_is_found(measured, diameter + shift, threshold_mm, settings) for shift in (-doubt, 0.0, doubt)}
+    if len(verdicts) == 1:
+        return None
+    text = (
+        f"the pulmonary trunk lies against the aorta without fat between: {diameter:.0f} ± {doubt:g} mm is too "
+        "uncertain beside the threshold"
+    )
+    return Reason(ReasonCode.ORGAN_IMPLAUSIBLE, text)
+
+
+def _is_found(measured: _Diameter, diameter_mm: float, threshold_mm: float, settings: PulmonaryArterySettings) -> bool:
+    wider = measured.aorta_mm is not None and diameter_mm > settings.maximum_ratio * measured.aorta_mm
+    return diameter_mm >= threshold_mm or wider
 
 
 def _aorta_mm(anatomy: Anatomy, height_mm: float) -> float | None:
@@ -141,14 +181,18 @@ def _threshold(scan: Scan, settings: PulmonaryArterySettings) -> tuple[float, st
     return higher, f"the patient's sex is not known: the higher threshold of {higher:g} mm was used"
 
 
-def _outcome(scan: Scan, anatomy: Anatomy, widest: _Widest, settings: PulmonaryArterySettings) -> Outcome:
+def _outcome(scan: Scan, anatomy: Anatomy, measured: _Diameter, settings: PulmonaryArterySettings) -> Outcome:
     threshold_mm, caveat = _threshold(scan, settings)
-    ratio = widest.ratio
-    wide = widest.diameter_mm >= threshold_mm
-    found = wide or (ratio is not None and ratio > settings.maximum_ratio)
-    measurements = [Measurement("pulmonary_trunk_diameter_mm", widest.diameter_mm, "mm", code="LN:18020-8")]
-    summary = f"pulmonary trunk {widest.diameter_mm:.0f} mm ({'at or above' if wide else 'below'} {threshold_mm:g} mm)"
+    ratio = measured.ratio
+    wide = measured.diameter_mm >= threshold_mm
+    found = _is_found(measured, measured.diameter_mm, threshold_mm, settings)
+    measurements = [Measurement("pulmonary_trunk_diameter_mm", measured.diameter_mm, "mm", code="LN:18020-8")]
+    summary = (
+        f"pulmonary trunk {measured.diameter_mm:.0f} mm ({'at or above' if wide else 'below'} {threshold_mm:g} mm)"
+    )
     caveats = [caveat] if caveat else []
+    if measured.doubt_mm:
+        caveats.append(f"no fat lies between trunk and aorta: the diameter may be {measured.doubt_mm:g} mm wrong")
     if ratio is None:
         caveats.append("the ascending aorta could not be measured at the same level: no ratio")
     else:
@@ -157,37 +201,37 @@ def _outcome(scan: Scan, anatomy: Anatomy, widest: _Widest, settings: PulmonaryA
         summary += (
             f", {ratio:.2f} of the ascending aorta ({'above' if above else 'not above'} {settings.maximum_ratio:g})"
         )
-    evidence = _evidence(scan, anatomy, widest, threshold_mm, settings)
+    evidence = _evidence(scan, anatomy, measured, threshold_mm, settings)
     return Outcome(
         status=Status.FINDING if found else Status.NORMAL,
         summary=summary,
         measurements=tuple(measurements),
-        findings=(_finding(widest, evidence.key_slice),) if found else (),
+        findings=(_finding(measured, evidence.key_slice),) if found else (),
         evidence=evidence,
         caveats=tuple(caveats),
     )
 
 
-def _finding(widest: _Widest, key_slice: int) -> Finding:
-    edge = widest.trunk.borders.edge_mm(widest.plane)
+def _finding(measured: _Diameter, key_slice: int) -> Finding:
+    edge = measured.trunk.borders.edge_mm(measured.plane)
     low, high = edge.min(axis=0), edge.max(axis=0)
     box_mm = ((float(low[0]), float(low[1]), float(low[2])), (float(high[0]), float(high[1]), float(high[2])))
     return Finding("SCT:25322007", "Dilatation", _SITE, box_mm, key_slice)
 
 
 def _evidence(
-    scan: Scan, anatomy: Anatomy, widest: _Widest, threshold_mm: float, settings: PulmonaryArterySettings
+    scan: Scan, anatomy: Anatomy, measured: _Diameter, threshold_mm: float, settings: PulmonaryArterySettings
 ) -> Evidence:
-    borders = widest.trunk.borders
-    lines = [f"pulmonary trunk: {widest.diameter_mm:.1f} mm   (finding from {threshold_mm:g} mm)"]
-    if widest.ratio is not None:
+    borders = measured.trunk.borders
+    lines = [f"pulmonary trunk: {measured.diameter_mm:.1f} mm   (finding from {threshold_mm:g} mm)"]
+    if measured.ratio is not None:
         lines.append(
-            f"ascending aorta there: {widest.aorta_mm:.1f} mm, ratio {widest.ratio:.2f}   "
+            f"ascending aorta there: {measured.aorta_mm:.1f} mm, ratio {measured.ratio:.2f}   "
             f"(finding above {settings.maximum_ratio:g})"
         )
-    ends = borders.ends_mm(widest.plane, float(borders.level_angles()[widest.plane]))
+    ends = borders.level_ends_mm(measured.plane)
     # across the trunk, which rises obliquely, its border is not what the slice shows
-    return section_evidence(scan, borders.edge_mm(widest.plane), ends, tuple(lines), anatomy.native(_SITE))
+    return section_evidence(scan, borders.edge_mm(measured.plane), ends, tuple(lines), anatomy.native(_SITE))
 
 
 SCREENING = PulmonaryArteryScreening()
