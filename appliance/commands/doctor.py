@@ -285,7 +285,7 @@ def _certificates(settings: Settings) -> Iterator[Check]:
     used: dict[str, TlsSettings | None] = {
         "DICOM port's certificate": settings.receive.tls,
         "MQTT certificate": settings.health.mqtt.tls if settings.health.mqtt else None,
-    }
+    } | {f"certificate for {peer.name}": peer.tls for peer in settings.deliver.destinations}
     for name, tls in used.items():
         if tls is None:
             continue

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
+from appliance.errors import ConfigurationError
 from appliance.health.model import Disk, Machine, Peer, PeerRole, Service, ServiceName, ServiceState
 
 if TYPE_CHECKING:
@@ -157,14 +158,18 @@ def ask(destination: Destination, calling_ae_title: str) -> Answer:
             pass
     except OSError:
         return Answer(connected=False, echoed=False, seconds=time.monotonic() - began_s)
-    report = echo(
-        host=destination.address,
-        port=destination.port,
-        called_ae=destination.ae_title,
-        calling_ae=calling_ae_title,
-        timeout_s=_PROBE_TIMEOUT_S,
-    )
-    return Answer(connected=True, echoed=report.ok, seconds=time.monotonic() - began_s)
+    try:
+        echoed = echo(
+            host=destination.address,
+            port=destination.port,
+            called_ae=destination.ae_title,
+            calling_ae=calling_ae_title,
+            tls=destination.tls,
+            timeout_s=_PROBE_TIMEOUT_S,
+        ).ok
+    except ConfigurationError:
+        echoed = False  # our own TLS files; `appliance doctor` looks at them
+    return Answer(connected=True, echoed=echoed, seconds=time.monotonic() - began_s)
 
 
 def destinations(configured: Sequence[Destination], calling_ae_title: str) -> tuple[Peer, ...]:

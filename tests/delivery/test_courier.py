@@ -280,3 +280,12 @@ def test_dcmtk_that_speaks_only_implicit_gets_the_same_objects(screen, courier, 
         copy = stored[str(original.SOPInstanceUID)]
         assert copy.file_meta.TransferSyntaxUID == ImplicitVRLittleEndian
         assert copy == original
+
+
+@pytest.mark.slow
+def test_a_peer_that_stops_reading_is_left_after_the_time_out(screen, courier, storescp, store):
+    scan_id, _ = screen(("capture",), size=64 << 20)
+    port, _ = storescp("--sleep-during", "60")
+    courier(port, timeout_s=2.0).round()
+    entry = entry_of(store, scan_id)
+    assert (entry.state, entry.attempts) == (OutboxState.WAITING, 1)

@@ -1,0 +1,152 @@
+"""The real things: Orthanc as the archive, dcmtk over TLS, and the objects that the appliance makes itself."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import urllib.request
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from pydicom import dcmread
+
+from appliance.delivery.outbox_worker import settle
+from appliance.dicom.network.sender import echo
+from appliance.store.lifecycle import ScanState
+from appliance.store.outbox import OutboxState
+from tests.delivery.conftest import BOX, PACS, free_port, wait_until
+from tests.objects.conftest import case_of
+from tests.receive.test_tls import authority, certificate, files
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+ORTHANC = shutil.which("Orthanc") or "/usr/sbin/Orthanc"
+
+
+@pytest.fixture
+def orthanc(tmp_path: Path) -> Iterator[tuple[int, Callable[[str], Any]]]:
+    """Give the DICOM port of an Orthanc, and a reader of its REST interface."""
+    if not Path(ORTHANC).exists():
+        pytest.skip("Orthanc is not installed")
+    dicom, http, folder = free_port(), free_port(), tmp_path / "orthanc"
+    folder.mkdir()
+    (folder / "orthanc.json").write_text(
+        json.dumps(
+            {
+                "DicomAet": PACS, "DicomPort": dicom, "DicomCheckCalledAet": True, "HttpPort": http,
+                "StorageDirectory": str(folder), "IndexDirectory": str(folder), "RemoteAccessAllowed": False,
+                "AuthenticationEnabled": False, "Plugins": [], "OverwriteInstances": False,
+            }
+        )
+    )  # fmt: skip
+    with (folder / "log").open("w") as log:
+        process = subprocess.Popen([ORTHANC, str(folder / "orthanc.json")], stdout=log, stderr=log)
+
+    def get(path: str) -> Any:
+        with urllib.request.urlopen(f"http://127.0.0.1:{http}{path}", timeout=30) as answer:
+            return json.load(answer)
+
+    wait_until(lambda: echo(host="127.0.0.1", port=dicom, called_ae=PACS, calling_ae=BOX, timeout_s=5).ok, "Orthanc")
+    yield dicom, get
+    process.kill()
+    process.wait()
+
+
+def held(get: Callable[[str], Any]) -> list[str]:
+    """Return the SOP Instance UIDs that Orthanc holds, in order."""
+    return sorted(get(f"/instances/{name}/simplified-tags")["SOPInstanceUID"] for name in get("/instances"))
+
+
+@pytest.mark.slow
+def test_the_objects_of_the_test_patient_are_in_orthanc_once_however_often_they_are_sent(
+    screen, courier, orthanc, store, results, tmp_path
+):
+    port, get = orthanc
+    scan_id, _ = screen(())
+    folder = results / store.scans.get(scan_id).folder / "objects"
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in case_of(tmp_path / "case").objects:
+        shutil.copy(path, folder)
+    uids = sorted(str(dcmread(path, stop_before_pixels=True).SOPInstanceUID) for path in folder.iterdir())
+    courier(port).round()
+    settle(store)
+    assert store.scans.get(scan_id).state is ScanState.DONE
+    assert held(get) == uids
+    again = store.outbox.of_scan(scan_id)[0].payload
+    store.outbox.put("pacs/pacs/again", "pacs", again, destination="pacs")
+    courier(port).round()
+    assert store.outbox.get("pacs/pacs/again").state is OutboxState.DONE
+    assert held(get) == uids
+
+
+@pytest.mark.slow
+def test_orthanc_under_another_title_parks_with_the_setting(screen, courier, orthanc, store):
+    port, _ = orthanc
+    scan_id, _ = screen()
+    courier(port, ae_title="WRONG").round()
+    (entry,) = store.outbox.of_scan(scan_id)
+    assert entry.state is OutboxState.PARKED
+    assert "does not answer to AE title WRONG" in entry.reason
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if not shutil.which("openssl"):
+        pytest.skip("openssl makes the certificates")
+    folder = tmp_path_factory.mktemp("certificates")
+    for name in ("site", "stranger"):
+        authority(folder, name)
+    for name in ("box", "pacs"):
+        certificate(folder, name, "site")
+    for key in folder.glob("*.key"):
+        key.chmod(0o600)
+    return folder
+
+
+@pytest.fixture
+def storescp_tls(certificates: Path, tmp_path: Path) -> Iterator[tuple[int, Path]]:
+    if not shutil.which("storescp"):
+        pytest.skip("dcmtk is not installed")
+    folder, port = tmp_path / "storescp", free_port()
+    folder.mkdir()
+    keys = [
+        "+tls",
+        str(certificates / "pacs.key"),
+        str(certificates / "pacs.pem"),
+        "+cf",
+        str(certificates / "site.pem"),
+    ]
+    process = subprocess.Popen(["storescp", *keys, "-aet", PACS, "-od", str(folder), str(port)])
+    own = files(certificates, "box")
+    wait_until(
+        lambda: echo(host="127.0.0.1", port=port, called_ae=PACS, calling_ae=BOX, tls=own, timeout_s=5).ok, "storescp"
+    )
+    yield port, folder
+    process.terminate()
+    process.wait()
+
+
+def test_objects_go_over_tls(screen, courier, storescp_tls, certificates, store):
+    port, folder = storescp_tls
+    _, uids = screen()
+    courier(port, tls=files(certificates, "box")).round()
+    assert {str(dcmread(path).SOPInstanceUID) for path in folder.iterdir()} == uids
+
+
+def test_a_peer_that_we_do_not_trust_is_asked_again(screen, courier, storescp_tls, certificates, store):
+    scan_id, _ = screen()
+    courier(storescp_tls[0], tls=files(certificates, "box", trusted="stranger")).round()
+    (entry,) = store.outbox.of_scan(scan_id)
+    assert entry.state is OutboxState.WAITING
+    assert "TLS on both sides" in entry.reason
+
+
+def test_tls_files_that_are_missing_are_told_and_tried_again(screen, courier, pacs, store, tmp_path):
+    scan_id, _ = screen()
+    courier(pacs.port, tls=files(tmp_path, "box")).round()
+    (entry,) = store.outbox.of_scan(scan_id)
+    assert entry.state is OutboxState.WAITING
+    assert "cannot be used as certificate and key" in entry.reason
