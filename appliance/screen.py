@@ -59,8 +59,8 @@ def screen_series(
     others
         The other series of the study, as far as they are known; each screening runs on the one that suits it best.
     out_directory
-        An existing folder that receives ``report.json``, ``organ_map.nii.gz``, ``organ_map.json`` and
-        ``key_images/*.png``. ``None`` writes nothing.
+        An existing folder that receives ``report.json``, ``organ_map.nii.gz``, ``organ_map.json``,
+        ``key_images/*.png`` and ``objects/*.dcm``. ``None`` writes nothing.
     revision
         Revision of the scan.
     on_stage
@@ -129,7 +129,7 @@ def screen_series(
     )
     if out_directory is not None:
         on_stage("writing")
-        _write(out_directory, report, scan, organs)
+        _write(out_directory, report, scan, organs, instances, settings)
         if organs is not None:
             _run_shadows(runtime, snapshot, scan, maps, organs, settings.box.packs)
     return report
@@ -219,7 +219,16 @@ def _timed(entry: PlanEntry, run: Callable[[], Outcome]) -> ScreeningResult:
     return ScreeningResult(entry.screening.name, outcome, time.monotonic() - started)
 
 
-def _write(folder: Path, report: Report, scan: Scan, organs: OrganMap | None) -> None:
+def _write(
+    folder: Path,
+    report: Report,
+    scan: Scan,
+    organs: OrganMap | None,
+    instances: Sequence[Path] | Sequence[InstanceHeader],
+    settings: Settings,
+) -> None:
+    import structlog
+
     from appliance.results.key_image import write_key_image
     from appliance.results.organ_map_file import write_organ_map
     from appliance.results.table import title_of
@@ -234,3 +243,9 @@ def _write(folder: Path, report: Report, scan: Scan, organs: OrganMap | None) ->
             write_key_image(images / f"{result.name}.png", scan, title_of(result.name), result.outcome.evidence)
     if organs is not None:
         write_organ_map(folder, organs)
+    try:
+        from appliance.results.objects.write import write_objects
+
+        write_objects(folder, scan, report, organs, instances, settings)
+    except Exception as error:  # noqa: BLE001  # the report is on disk; no object may cost it
+        structlog.get_logger().error("result_objects_failed", error=type(error).__name__)

@@ -2,7 +2,7 @@
 # Install what a fresh Debian or Ubuntu machine lacks, and only that.
 #
 #   prepare-machine.sh venv FOLDER   a Python 3.11 to 3.13 and a virtual environment in FOLDER
-#   prepare-machine.sh tools         what the tests talk to and call: dcmtk, Orthanc, mosquitto, …
+#   prepare-machine.sh tools         what the tests talk to and call: dcmtk, dicom3tools, Orthanc, mosquitto, a Chinese font, …
 set -euo pipefail
 
 as_root() {
@@ -69,6 +69,8 @@ make_venv() {
 install_tools() {
     local missing=()
     command -v storescu >/dev/null || missing+=(dcmtk)
+    command -v dciodvfy >/dev/null || missing+=(dicom3tools)
+    [ -e /usr/share/fonts/truetype/wqy/wqy-microhei.ttc ] || missing+=(fonts-wqy-microhei)
     command -v openssl >/dev/null || missing+=(openssl)
     # Daemons live in sbin, which an ordinary user's PATH may lack.
     [ -x /usr/sbin/mosquitto ] || command -v mosquitto >/dev/null || missing+=(mosquitto)

@@ -10,9 +10,12 @@ import numpy as np
 from appliance.results.report import NOTICE
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from numpy.typing import NDArray
+    from PIL.Image import Image as Picture
+    from PIL.ImageFont import FreeTypeFont, ImageFont
 
     from appliance.scan import Scan
     from appliance.screenings.contract import Evidence
@@ -37,7 +40,38 @@ def write_key_image(path: Path, scan: Scan, title: str, evidence: Evidence) -> N
     evidence
         Slice, masks, window and words.
     """
-    from PIL import Image, ImageDraw, ImageFont
+    draw_key_image(scan, title, evidence).save(path, format="PNG")
+
+
+def _built_in(size_px: int) -> FreeTypeFont | ImageFont:
+    from PIL import ImageFont
+
+    return ImageFont.load_default(size=size_px)
+
+
+def draw_key_image(
+    scan: Scan,
+    title: str,
+    evidence: Evidence,
+    *,
+    lines: tuple[str, ...] | None = None,
+    notice: str = NOTICE,
+    font_of: Callable[[int], FreeTypeFont | ImageFont] = _built_in,
+) -> Picture:
+    """Draw the picture that :func:`write_key_image` writes.
+
+    Parameters
+    ----------
+    scan, title, evidence
+        As there.
+    lines
+        The words below the picture; by default those of the evidence and which plane it is.
+    notice
+        What stands at the bottom.
+    font_of
+        Size in pixels to font.
+    """
+    from PIL import Image, ImageDraw
 
     view = _view(scan, evidence.axis)
     rgb = view.turn(_paint(np.take(scan.volume.hu, evidence.key_slice, axis=evidence.axis), evidence))
@@ -49,10 +83,10 @@ def write_key_image(path: Path, scan: Scan, title: str, evidence: Evidence) -> N
         ends = [view.place(end, size) for end in stroke]
         lines_drawn.line(ends, fill=_STROKE_RGB, width=3)
 
-    font = ImageFont.load_default(size=18)
-    small = ImageFont.load_default(size=15)
-    what = ("slice", "row", "column")[evidence.axis]
-    lines = (*evidence.lines, f"{what} {evidence.key_slice + 1} of {scan.volume.shape[evidence.axis]}")
+    font, small = font_of(18), font_of(15)
+    if lines is None:
+        what = ("slice", "row", "column")[evidence.axis]
+        lines = (*evidence.lines, f"{what} {evidence.key_slice + 1} of {scan.volume.shape[evidence.axis]}")
     band_px = 40 + 24 * len(lines)
     canvas = Image.new("RGB", (_SIDE_PX, _SIDE_PX + band_px + 32), (0, 0, 0))
     canvas.paste(picture, ((_SIDE_PX - size[0]) // 2, (_SIDE_PX - size[1]) // 2))
@@ -64,8 +98,8 @@ def write_key_image(path: Path, scan: Scan, title: str, evidence: Evidence) -> N
     draw.text((12, _SIDE_PX + 8), title, font=font, fill=(255, 255, 255))
     for row, line in enumerate(lines):
         draw.text((12, _SIDE_PX + 36 + 24 * row), line, font=font, fill=(220, 220, 220))
-    draw.text((12, _SIDE_PX + band_px + 6), NOTICE, font=small, fill=(255, 190, 90))
-    canvas.save(path, format="PNG")
+    draw.text((12, _SIDE_PX + band_px + 6), notice, font=small, fill=(255, 190, 90))
+    return canvas
 
 
 def _paint(plane: NDArray[np.int16], evidence: Evidence) -> NDArray[np.uint8]:
