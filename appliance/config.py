@@ -197,7 +197,7 @@ class ResultsSettings(Section):
         False, title="Write the patient's name and identifier into the pixels of the key images"
     )
     first_series_number: int = Field(
-        9001, title="Series Number of the report; segmentations and key images take the next two", ge=1, le=2147483645
+        9001, title="Series Number of the reports; segmentations and key images take the next two", ge=1, le=2147483645
     )
 
 
@@ -210,7 +210,7 @@ class Destination(Section):
     port: Annotated[int, Field(ge=1, le=65535)] = Field(104, title="TCP port")
     kinds: Annotated[tuple[Literal["capture", "seg", "sr"], ...], Field(min_length=1)] = Field(
         ("capture", "seg", "sr"),
-        title="Kinds of objects it is sent: colour Secondary Captures, Segmentations, Structured Reports",
+        title="Which objects it is sent: key images (capture), segmentations (seg), the structured report (sr)",
     )
     tls: TlsSettings | None = Field(None, title="Transport encryption of the connection to it")
     timeout_s: float = Field(60.0, title="For connecting to it and for each of its answers", ge=1, le=3600)

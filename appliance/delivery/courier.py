@@ -199,8 +199,9 @@ class Courier:
             return Outcome(Verdict.AGAIN, Obstacle.FILE, f"The scan's objects cannot be read: {error.strerror}.")
         if not objects:
             sentence = (
-                f"There are no DICOM objects in results/{folder}/{FOLDER}: an earlier release screened this scan, or "
-                "its results folder is gone. Read it with `appliance results`, or have the scan sent again."
+                f"There are no DICOM objects in results/{folder}/{FOLDER}: they could not be made (the log of the work "
+                "service says why), results.objects is empty, or an earlier release screened this scan. "
+                "Read the result with `appliance results`."
             )
             return Outcome(Verdict.PERSON, NOTHING_TO_SEND, sentence)
         confirmed = self._store.deliveries.confirmed(entry.key)
