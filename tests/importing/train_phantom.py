@@ -29,11 +29,11 @@ KIND = {
     "network": "PlainConvUNet",
     "transpose": [0, 1, 2],
     "mirroring": None,
-    "spacing": [6.0, 6.0, 6.0],
-    "patch": [80, 48, 64],
-    "features": [16, 32, 48, 64],
+    "spacing": [8.0, 8.0, 8.0],
+    "patch": [64, 40, 56],
+    "features": [8, 16, 32, 32],
     "batch": 1,
-    "iterations": 140,
+    "iterations": 120,
 }
 
 
