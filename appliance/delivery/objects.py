@@ -27,7 +27,7 @@ class Kind(StrEnum):
 
 
 # PS3.4 Table B.5-1: Secondary Capture and its multi-frame variants, Segmentation and Label Map Segmentation, the SR
-# classes. Each prefix ends where its class is the only one that goes on.
+# classes.
 _PREFIXES = {
     Kind.CAPTURE: ("1.2.840.10008.5.1.4.1.1.7",),
     Kind.SEG: ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7"),
