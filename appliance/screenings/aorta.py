@@ -77,6 +77,18 @@ class AortaSettings(ScreeningSettings):
         ge=20,
         le=90,
     )
+    clear_border_percent: float = Field(
+        65.0,
+        title="From this share of border against fat or lung on, a diameter just above a threshold is believed, %",
+        ge=20,
+        le=100,
+    )
+    unseen_border_mm: float = Field(
+        2.0,
+        title="How much too wide a diameter with less clear border may be, mm (3 mm seen on real scans)",
+        ge=0,
+        le=5,
+    )
     minimum_trusted_percent: float = Field(
         33.0, title="A segment is measured when at least this share of its planes is trusted, %", ge=20, le=100
     )
@@ -157,8 +169,18 @@ def _segment(branches: tuple[Branch, ...], stretch: Stretch, settings: AortaSett
         return Reason(ReasonCode.ORGAN_IMPLAUSIBLE, text)
     longest = np.where(trusted, branch.borders.longest_mm(planes), 0.0)
     at = int(np.argmax(longest))
+    dilated_mm = settings.thresholds(stretch)[0]
+    if longest[at] >= dilated_mm > longest[at] - settings.unseen_border_mm:
+        # what lies against the vessel makes it look wider, never narrower
+        share = float(branch.borders.clear[planes[at]])
+        if share * 100.0 < settings.clear_border_percent:
+            text = (
+                f"the {spoken} seems {longest[at]:.0f} mm wide where only {share:.0%} of its border lies against fat "
+                f"or lung: too uncertain beside the threshold of {dilated_mm:g} mm"
+            )
+            return Reason(ReasonCode.ORGAN_IMPLAUSIBLE, text)
     missing = _missing(branch, stretch)
-    if missing and longest[at] < settings.thresholds(stretch)[0]:
+    if missing and longest[at] < dilated_mm:
         code = ReasonCode.ORGAN_IMPLAUSIBLE if "lost" in missing else ReasonCode.ORGAN_CUT_OFF
         return Reason(code, f"the {spoken} is not seen whole ({missing}): its widest place may be elsewhere")
     note = f"the {spoken} is not seen whole ({missing}): it may be wider elsewhere" if missing else ""

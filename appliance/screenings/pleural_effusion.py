@@ -62,6 +62,9 @@ _FRINGE = 2
 #: Part of the height of the chest, from the table, in which free fluid has its greater part, or this much, mL.
 _DEPENDENT_SHARE = 0.4
 _MUCH_ML = 50.0
+#: Of a lung that the scan cuts above, only the apex is missing when its section there is at most this share of its
+#: largest one; fluid that lies flat behind a lung reaches as high as the lung.
+_APEX_SHARE = 0.5
 #: Part of it lies along the wall: at least this share within this distance, mm.
 _AT_WALL_SHARE, _AT_WALL_MM = 0.1, 12.0
 
@@ -137,6 +140,11 @@ def _cut_off(anatomy: Anatomy) -> Reason | None:
         if ends:
             where = " and the ".join(sorted(ends))
             return Reason(ReasonCode.ORGAN_CUT_OFF, f"the {side} lung is cut off at the {where} of the scan")
+        area = np.count_nonzero(anatomy.organs.mask(f"lung_{side}"), axis=(1, 2))
+        # networks are unsure in the very last slice
+        if area[-3:].max(initial=0) > _APEX_SHARE * area.max(initial=0):
+            text = f"only the base of the {side} lung is in the scan: fluid may lie above"
+            return Reason(ReasonCode.ORGAN_CUT_OFF, text)
     return None
 
 
@@ -159,11 +167,12 @@ def _fluid(scan: Scan, anatomy: Anatomy, cage: RibCage, settings: PleuralEffusio
     smooth = ndimage.gaussian_filter(hu * soft, 0.8) / np.maximum(ndimage.gaussian_filter(soft, 0.8), 1e-3)
     wet = (smooth >= settings.lowest_hu) & (smooth <= settings.highest_hu) & (soft > 0) & free
     amount = _amount(hu, lung, cage.organs.mask("bone"), settings)
-    allowed_mm = _allowed_mm(cage)
+    prone = (scan.acquisition.patient_position or "").upper() in {"HFP", "FFP"}
+    allowed_mm = _allowed_mm(cage, prone=prone)
     filled, ml, at_bottom = {}, {}, []
     for side in _SIDES:
         depth = cage.depth_mm[side]
-        region = _region(wet, smooth, depth, allowed_mm, scan, cage)
+        region = _region(wet, smooth, depth, allowed_mm, cage, prone=prone)
         fringe = ndimage.binary_dilation(
             region, iterations=_FRINGE, mask=(depth > -allowed_mm) & free & (hu > _LUNG_HU)
         )
@@ -178,14 +187,19 @@ def _fluid(scan: Scan, anatomy: Anatomy, cage: RibCage, settings: PleuralEffusio
     return _Fluid(cage, filled, ml, tuple(at_bottom))
 
 
-def _allowed_mm(cage: RibCage) -> NDArray[np.float32]:
-    """How far outside the ribs' inner surface fluid may lie, ``(1, rows, columns)``: farther in the gutters."""
+def _allowed_mm(cage: RibCage, *, prone: bool) -> NDArray[np.float32]:
+    """How far outside the ribs' inner surface fluid may lie, ``(1, rows, columns)``: farther in the gutters.
+
+    On the front of a patient who lies on it, where cartilage instead of bone marks the wall, the surface is no reason
+    to go beyond it.
+    """
     places = np.argwhere(cage.organs.mask("vertebral_bodies"))
     _, row, column = places.mean(axis=0)
     rows, columns = np.indices(cage.volume.shape[1:])
     reach = _GUTTER_REACH_MM / cage.volume.spacing_mm[2]
     gutters = (rows > row) & (np.abs(columns - column) < reach)
-    return np.where(gutters, _GUTTER_MM, _CORE_OUTSIDE_MM).astype(np.float32)[None]
+    outside = np.where((rows < row) & prone, 0.0, _CORE_OUTSIDE_MM)
+    return np.where(gutters & (not prone), _GUTTER_MM, outside).astype(np.float32)[None]
 
 
 def _even(region: NDArray[np.bool_], hu: NDArray[np.float32], settings: PleuralEffusionSettings) -> NDArray[np.bool_]:
@@ -242,13 +256,15 @@ def _region(
     smooth: NDArray[np.float32],
     depth_mm: NDArray[np.float32],
     allowed_mm: NDArray[np.float32],
-    scan: Scan,
     cage: RibCage,
+    *,
+    prone: bool,
 ) -> NDArray[np.bool_]:
     """Return the bodies of fluid that are thick enough to be real and reach into the dependent part of the chest."""
     from scipy import ndimage
 
-    within = depth_mm > -_CORE_OUTSIDE_MM
+    near_mm = np.minimum(allowed_mm, _CORE_OUTSIDE_MM)
+    within = depth_mm > -near_mm
     # a sheet where lung meets muscle, or fat does, is one half-filled voxel thick
     core = ndimage.binary_opening(wet & within, np.ones((2, 2, 2)))
     labels, count = ndimage.label(core)
@@ -256,7 +272,6 @@ def _region(
     if count == 0 or not rows.size:
         return np.zeros(wet.shape, dtype=bool)
     reach = round(_DEPENDENT_SHARE * (rows[-1] - rows[0]))
-    prone = (scan.acquisition.patient_position or "").upper() in {"HFP", "FFP"}
     dependent = slice(0, rows[0] + reach) if prone else slice(rows[-1] - reach, None)
     sizes = np.bincount(labels.ravel())
     low = np.bincount(labels[:, dependent].ravel(), minlength=count + 1)
@@ -268,7 +283,7 @@ def _region(
     kept: NDArray[np.bool_] = good[labels]
     if not kept.any():
         return kept
-    grown = ndimage.binary_dilation(kept, iterations=2, mask=wet & (depth_mm > -_CORE_OUTSIDE_MM))
+    grown = ndimage.binary_dilation(kept, iterations=2, mask=wet & within)
     # into the gutters goes only what is as dense as the rest
     gutters = wet & (np.abs(smooth - float(np.median(smooth[kept]))) <= _ALIKE_HU) & (depth_mm > -allowed_mm)
     return np.asarray(ndimage.binary_dilation(grown, iterations=6, mask=grown | gutters))

@@ -122,8 +122,9 @@ def run(screening, scan, organs, settings=None):
 
 @lru_cache(maxsize=2 * len(GRID))
 def result(name: str, screening):
+    """An answer even beside a threshold: what is tested is the measurement, not whether it is believed there."""
     scan, organs, _ = person(name)
-    return run(screening, scan, organs)
+    return run(screening, scan, organs, screening.settings_model(unseen_border_mm=0.0))
 
 
 def relabelled(organs: OrganMap, mask, name: str | None = None) -> OrganMap:
@@ -135,6 +136,15 @@ def relabelled(organs: OrganMap, mask, name: str | None = None) -> OrganMap:
 def below(organs: OrganMap, height_mm: float):
     heights = organs.affine[2, 0] * np.arange(organs.labels.shape[0]) + organs.affine[2, 3]
     return heights < height_mm
+
+
+@pytest.mark.slow
+def test_what_lies_against_the_vessel_does_not_decide_beside_a_threshold():
+    scan, organs, _ = person("oblique the other way")
+    settings = AortaSettings(ascending_dilated_mm=39.0, clear_border_percent=100.0)
+    outcome = run(AORTA, scan, organs, settings)
+    assert "ascending_aorta_diameter_mm" not in {item.name for item in outcome.measurements}
+    assert any("too uncertain" in text for text in outcome.caveats)
 
 
 # --- exactness --------------------------------------------------------------------------------------
