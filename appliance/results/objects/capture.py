@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 _SECONDARY_CAPTURE_STORAGE = "1.2.840.10008.5.1.4.1.1.7"
 _LONGEST_DESCRIPTION = 64
+_MOST_NUMBERS = 2
 
 
 def captures(making: Making, language: str, *, patient_name: bool) -> Iterator[tuple[str, Dataset]]:
@@ -72,7 +73,8 @@ def _picture(making: Making, result: ScreeningResult, language: str, who: str) -
     if evidence is None:
         raise ValueError("a screening without evidence has no picture")
     count = making.report.scan.volume.shape[evidence.axis]
-    lines = numbers_zh(result) if language == "zh" else list(evidence.lines)
+    # the screening's own lines stay below the Chinese ones: they hold the threshold
+    lines = [*(numbers_zh(result)[:_MOST_NUMBERS] if language == "zh" else ()), *evidence.lines]
     lines.append(plane(evidence.axis, evidence.key_slice + 1, count, language))
     if who:
         lines.insert(0, who)

@@ -135,7 +135,6 @@ def _algorithm(making: Making, result: ScreeningResult) -> AlgorithmIdentificati
         name=f"appliance {result.name}",
         version=report.appliance_version,
         parameters=[*packs, f"configuration {report.config_digest}"],
-        manufacturer="Appliance",
     )
 
 
