@@ -72,3 +72,8 @@ def agatston(
 def category(score: float) -> str:
     """Return the CAC-DRS category of an Agatston score, ``"A0"`` to ``"A3"``."""
     return "A0" if score < _A1 else "A1" if score < _A2 else "A2" if score < _A3 else "A3"
+
+
+def shown(score: float) -> str:
+    """Return a score in whole numbers, without calling a trace of calcium one or none."""
+    return "below 1" if 0.0 < score < _A1 else f"{score:.0f}"

@@ -15,7 +15,7 @@ from pydantic import Field
 
 from appliance.reasons import Reason, ReasonCode
 from appliance.scan import KernelFamily
-from appliance.screenings.agatston import REFERENCE_MM, agatston, along_plaque, category, thick_peak_hu
+from appliance.screenings.agatston import REFERENCE_MM, agatston, along_plaque, category, shown, thick_peak_hu
 from appliance.screenings.contract import (
     Evidence,
     Finding,
@@ -26,7 +26,7 @@ from appliance.screenings.contract import (
     Status,
     Urgency,
 )
-from appliance.screenings.region import corners_mm, listed, middle_and_spread, near, whole_plane
+from appliance.screenings.region import corners_mm, listed, middle_and_spread, near, shell_hu, whole_plane
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -42,6 +42,8 @@ _AORTA_DEPTH_MM, _HEART_DEPTH_MM, _ENOUGH_VOXELS = 5.0, 20.0, 500
 _GROOVE_MM = 9.0
 # Fat around an artery: its density, how far from the plaque it is looked for, and how much there must be.
 _FAT_HU, _FAT_NEAR_MM, _FAT_SHARE = (-190, -30), (1.5, 5.0), 0.02
+# Lung and bronchi: their density, and the share of a plaque's surroundings from which it lies in them and not in fat.
+_AIR_HU, _AIR_SHARE = -400, 0.2
 
 
 class CoronaryCalciumSettings(ScreeningSettings):
@@ -124,6 +126,7 @@ class _Calcium:
     mass_mg: float
     plaques: int
     valves: int
+    bronchial: int
 
     @property
     def score(self) -> float:
@@ -144,6 +147,7 @@ class CoronaryCalciumScreening:
             structures=("heart", "aorta"),
             contrast_free=True,
             maximum_slice_mm=settings.maximum_slice_mm,
+            preferred_slice_mm=settings.preferred_slice_mm,
             kernels=(KernelFamily.SOFT, KernelFamily.MEDIUM, KernelFamily.UNKNOWN),
             kvp_range=(settings.lowest_kvp, settings.highest_kvp),
             age_range_years=(settings.youngest_years, 120.0),
@@ -260,7 +264,7 @@ def _calcium(scan: Scan, heart: _Heart, settings: CoronaryCalciumSettings) -> _C
     mask = np.zeros(heart.hu.shape, dtype=bool)
     by_slice = np.zeros(heart.hu.shape[0])
     places = ndimage.find_objects(parts)
-    plaques = valves = 0
+    plaques = valves = bronchial = 0
     hu_sum = 0.0
     for label in wanted:
         place = _grown(places[label - 1], heart.hu.shape, spacing)
@@ -268,8 +272,12 @@ def _calcium(scan: Scan, heart: _Heart, settings: CoronaryCalciumSettings) -> _C
         scores, counted = agatston(along_plaque(hu, plaque, spacing[0]), plaque, pixel_mm2)
         if not counted.any() or thick_peak_hu(hu, plaque, slices) < settings.threshold_hu:
             continue
-        if _valve(hu, plaque, spacing) and _depth_mm(scan, heart, place, plaque) >= settings.valve_depth_mm:
+        around_hu = shell_hu(hu, plaque, spacing, _FAT_NEAR_MM)
+        if _valve(around_hu) and _depth_mm(scan, heart, place, plaque) >= settings.valve_depth_mm:
             valves += 1
+            continue
+        if _bronchial(around_hu):
+            bronchial += 1
             continue
         plaques += 1
         mask[place] |= counted
@@ -277,7 +285,7 @@ def _calcium(scan: Scan, heart: _Heart, settings: CoronaryCalciumSettings) -> _C
         hu_sum += float(hu[counted].sum(dtype=np.int64))
     voxel_mm3 = scan.volume.voxel_ml * 1000.0
     mass_mg = settings.mass_factor * hu_sum * scan.volume.voxel_ml
-    return _Calcium(mask, by_slice, float(np.count_nonzero(mask)) * voxel_mm3, mass_mg, plaques, valves)
+    return _Calcium(mask, by_slice, float(np.count_nonzero(mask)) * voxel_mm3, mass_mg, plaques, valves, bronchial)
 
 
 def _coronary(scan: Scan, heart: _Heart, parts: NDArray[np.int32], settings: CoronaryCalciumSettings) -> list[int]:
@@ -306,14 +314,15 @@ def _grown(place: Box, shape: tuple[int, ...], spacing_mm: tuple[float, float, f
     return slice(low[0], high[0]), slice(low[1], high[1]), slice(low[2], high[2])
 
 
-def _valve(hu: NDArray[np.int16], plaque: NDArray[np.bool_], spacing_mm: tuple[float, float, float]) -> bool:
+def _valve(shell_hu: NDArray[np.int16]) -> bool:
     """Tell whether no fat lies around a plaque: arteries run in fat, valves and their rings in muscle and blood."""
-    from scipy import ndimage
+    fat = np.count_nonzero((shell_hu >= _FAT_HU[0]) & (shell_hu <= _FAT_HU[1]))
+    return bool(fat < _FAT_SHARE * shell_hu.size)
 
-    away_mm = ndimage.distance_transform_edt(~plaque, sampling=spacing_mm)
-    shell = hu[(away_mm > _FAT_NEAR_MM[0]) & (away_mm <= _FAT_NEAR_MM[1])]
-    fat = np.count_nonzero((shell >= _FAT_HU[0]) & (shell <= _FAT_HU[1]))
-    return bool(fat < _FAT_SHARE * shell.size)
+
+def _bronchial(shell_hu: NDArray[np.int16]) -> bool:
+    """Tell whether a plaque lies in air, as those of bronchi and of the hilum's nodes do."""
+    return bool(np.count_nonzero(shell_hu < _AIR_HU) > _AIR_SHARE * shell_hu.size)
 
 
 def _depth_mm(scan: Scan, heart: _Heart, place: Box, plaque: NDArray[np.bool_]) -> float:
@@ -337,7 +346,7 @@ def _outcome(scan: Scan, heart: _Heart, calcium: _Calcium, settings: CoronaryCal
     evidence = _evidence(scan, heart, calcium, settings)
     return Outcome(
         status=Status.FINDING if found else Status.NORMAL,
-        summary=f"Agatston score {score:.0f} (CAC-DRS {category(score)})",
+        summary=f"Agatston score {shown(score)} (CAC-DRS {category(score)})",
         urgency=Urgency.SOON if score >= settings.soon_score else Urgency.ROUTINE,
         measurements=(
             Measurement("agatston_score", score, "1", code="DCM:112058"),
@@ -353,7 +362,7 @@ def _outcome(scan: Scan, heart: _Heart, calcium: _Calcium, settings: CoronaryCal
 def _evidence(scan: Scan, heart: _Heart, calcium: _Calcium, settings: CoronaryCalciumSettings) -> Evidence:
     counted = calcium.by_slice
     index = int(np.argmax(counted if counted.any() else np.count_nonzero(heart.region, axis=(1, 2))))
-    score = f"Agatston score: {calcium.score:.0f}, CAC-DRS {category(calcium.score)}"
+    score = f"Agatston score: {shown(calcium.score)}, CAC-DRS {category(calcium.score)}"
     lines = (
         f"{score}   (finding from {settings.finding_score:g})",
         f"plaques of at least {settings.threshold_hu} HU: {calcium.plaques}, {calcium.volume_mm3:.0f} mm3",
@@ -389,6 +398,8 @@ def _caveats(scan: Scan, heart: _Heart, calcium: _Calcium, settings: CoronaryCal
         caveats.append(
             f"calcifications deep in the heart, without fat around, not counted as of valves: {calcium.valves}"
         )
+    if calcium.bronchial:
+        caveats.append(f"calcifications beside lung or bronchi, not counted: {calcium.bronchial}")
     if calcium.plaques:
         caveats.append("valves and pericardium are told from arteries only roughly; the mass is not calibrated")
     return tuple(caveats)

@@ -9,7 +9,7 @@ import pytest
 
 from appliance.anatomy.derived import Anatomy
 from appliance.scan import KernelFamily, Volume
-from appliance.screenings.agatston import category
+from appliance.screenings.agatston import category, shown
 from appliance.screenings.contract import Status, Urgency
 from appliance.screenings.coronary_calcium import SCREENING, CoronaryCalciumSettings
 from tests.screenings.hearts import PLAQUES, heart, usual
@@ -249,3 +249,20 @@ def test_too_much_noise_gives_no_score():
 def test_a_plaque_hardly_denser_than_noise_is_not_counted():
     scan, organs, _ = usual()
     assert score(scan, organs, CoronaryCalciumSettings(noise_multiple=15)) < score(scan, organs)
+
+
+def test_calcium_of_a_bronchus_is_not_a_plaque():
+    """A speck against the heart's border that lies in lung, as calcified nodes of the hilum do."""
+    scan, organs, _ = usual()
+    box, region = Anatomy(scan.volume, organs).native("heart", margin_mm=2.0)
+    lung = scan.volume.hu[box] < -600
+    places = np.argwhere(region & lung)
+    middle = scan.volume.to_patient_mm(places[len(places) // 2] + [part.start for part in box])
+    before, after = run(scan, organs), run(put(scan, middle, 3.0, 350), organs)
+    assert value(after, "agatston_score") == pytest.approx(value(before, "agatston_score"), rel=0.01)
+    assert any("beside lung or bronchi" in caveat for caveat in after.caveats)
+
+
+@pytest.mark.parametrize(("score", "words"), [(0.0, "0"), (0.4, "below 1"), (1.0, "1"), (312.4, "312")])
+def test_a_trace_is_called_neither_one_nor_none(score, words):
+    assert shown(score) == words
