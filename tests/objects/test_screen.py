@@ -1,4 +1,4 @@
-"""What a screening leaves in its folder: the report first, the objects last, and never the one at the cost of the other."""
+"""What a screening leaves in its folder: the report first, the objects last, neither at the cost of the other."""
 
 from __future__ import annotations
 
