@@ -76,13 +76,13 @@ def _keep(settings: Settings, pack: Pack, found: Bench) -> bool:
     return True
 
 
-def _fastest(found: Bench, settings: Settings) -> Measured | None:
+def _fastest(pack: Pack, found: Bench, settings: Settings) -> Measured | None:
     work = settings.work
-    return found.fastest(engine=work.engine, device=work.device, precision=work.precision, threads=work.threads)
+    return found.fastest(pack, engine=work.engine, device=work.device, precision=work.precision, threads=work.threads)
 
 
 def _as_json(pack: Pack, found: Bench, *, kept: bool, settings: Settings) -> dict[str, Any]:
-    chosen = _fastest(found, settings)
+    chosen = _fastest(pack, found, settings)
     return {
         "name": pack.name,
         "version": pack.version,
@@ -94,7 +94,7 @@ def _as_json(pack: Pack, found: Bench, *, kept: bool, settings: Settings) -> dic
 
 
 def _choice(pack: Pack, found: Bench, settings: Settings) -> str:
-    chosen = _fastest(found, settings)
+    chosen = _fastest(pack, found, settings)
     if chosen is None:
         return f"{pack.name} {pack.version}: no way to run it on this box was good"
     return (
@@ -129,7 +129,7 @@ def _print(pack: Pack, found: Bench, settings: Settings) -> None:
         "Verdict",
     ):
         table.add_column(heading, overflow="fold")
-    chosen = _fastest(found, settings)
+    chosen = _fastest(pack, found, settings)
     for way in found.ways:
         threads = "all" if way.threads == 0 else str(way.threads)
         figures = [

@@ -23,6 +23,8 @@ from appliance.packs.choice import locked, owner_of
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from appliance.packs.pack import Pack
+
 _log = structlog.get_logger()
 
 FILE = "bench.json"
@@ -57,9 +59,13 @@ class Bench(_Part):
     ways: tuple[Measured, ...]
 
     def fastest(
-        self, *, engine: str = "auto", device: str = "auto", precision: str = "auto", threads: int = 0
+        self, pack: Pack, *, engine: str = "auto", device: str = "auto", precision: str = "auto", threads: int = 0
     ) -> Measured | None:
-        """Return the quickest usable way among those that the settings leave open, or ``None``."""
+        """Return the quickest usable way among those that the pack and the settings leave open, or ``None``.
+
+        A precision that failed its gate may have been measured, because the settings then asked for it; of itself it is
+        never chosen.
+        """
         fitting = [
             way
             for way in self.ways
@@ -67,7 +73,7 @@ class Bench(_Part):
             and way.seconds_per_scan is not None
             and engine in {"auto", way.engine}
             and device in {"auto", way.device}
-            and precision in {"auto", way.precision}
+            and (way.precision in pack.automatic(way.engine) if precision == "auto" else precision == way.precision)
             and threads in {0, way.threads}
         ]
         return min(fitting, key=lambda way: way.seconds_per_scan or 0.0, default=None)

@@ -318,6 +318,7 @@ def _attempts(pack: Pack, computing: Computing) -> Iterator[tuple[Computing, str
     way = None
     if bench is not None:
         way = bench.fastest(
+            pack,
             engine=computing.engine,
             device=computing.device,
             precision=computing.precision,

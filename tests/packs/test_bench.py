@@ -4,6 +4,7 @@ import json
 import re
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -30,6 +31,13 @@ def found(*items, **changes):
     return Bench(**{"machine": machine(), "at": datetime.now(UTC), "tiles": 3, "ways": items, **changes})
 
 
+def gated(*precisions):
+    return SimpleNamespace(automatic=lambda _engine: precisions)
+
+
+ALL = gated("int8", "bf16", "f32")
+
+
 @pytest.fixture
 def root(tmp_path):
     return tmp_path / "state" / "packs"
@@ -37,21 +45,27 @@ def root(tmp_path):
 
 def test_the_quickest_usable_way_is_taken():
     quick_but_wrong = way(0.1).model_copy(update={"problem": "0.5000 of the labels agree, 0.9800 needed"})
-    assert found(way(0.3), way(0.2, precision="bf16"), quick_but_wrong).fastest().precision == "bf16"
+    assert found(way(0.3), way(0.2, precision="bf16"), quick_but_wrong).fastest(ALL).precision == "bf16"
 
 
 def test_the_settings_narrow_the_choice():
     both = found(way(0.2, engine="onnxruntime"), way(0.3), way(0.1, precision="int8", threads=4))
-    assert both.fastest(engine="onnxruntime").seconds_per_tile == 0.2
-    assert both.fastest(precision="f32").engine == "onnxruntime"
-    assert both.fastest(threads=2) is None
-    assert both.fastest(device="GPU") is None
+    assert both.fastest(ALL, engine="onnxruntime").seconds_per_tile == 0.2
+    assert both.fastest(ALL, precision="f32").engine == "onnxruntime"
+    assert both.fastest(ALL, threads=2) is None
+    assert both.fastest(ALL, device="GPU") is None
+
+
+def test_a_precision_that_failed_its_gate_is_taken_only_where_the_settings_ask_for_it():
+    both = found(way(0.1, precision="int8"), way(0.3))
+    assert both.fastest(gated("f32")).precision == "f32"
+    assert both.fastest(gated("f32"), precision="int8").precision == "int8"
 
 
 def test_what_is_kept_is_found_again(root):
     keep(root, "sha256:1", found(way(0.2)))
     keep(root, "sha256:2", found(way(0.3)))
-    assert measured(root, "sha256:1").fastest().seconds_per_tile == 0.2
+    assert measured(root, "sha256:1").fastest(ALL).seconds_per_tile == 0.2
     assert measured(root, "sha256:3") is None
 
 
@@ -94,9 +108,10 @@ def test_a_pack_is_measured(make_pack):
 def test_a_way_that_computes_what_it_should_not_is_no_choice(make_pack):
     folder = make_pack()
     expect_nonsense(folder)
-    result = bench(load(folder), Computing(), tiles=1)
+    pack = load(folder)
+    result = bench(pack, Computing(), tiles=1)
     assert "of the labels agree" in result.ways[0].problem
-    assert result.fastest() is None
+    assert result.fastest(pack) is None
 
 
 def test_a_damaged_network_is_a_problem_and_no_crash(make_pack):
