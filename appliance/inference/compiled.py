@@ -101,10 +101,13 @@ class CompiledNetworks:
         """Keep a compiled network, and let old ones go."""
         path = self.path(facts)
         try:
-            self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._make_folder()
             descriptor, name = tempfile.mkstemp(dir=self._folder, suffix=".part")
             try:
                 with os.fdopen(descriptor, "wb") as stream:
+                    if os.geteuid() == 0:  # a command run by root writes for the services, which are not
+                        owner = self._folder.stat()
+                        os.fchown(descriptor, owner.st_uid, owner.st_gid)
                     stream.write(hashlib.sha256(blob).digest())
                     stream.write(blob)
                 Path(name).replace(path)  # not synced: what a power cut leaves is checked when it is read
@@ -114,6 +117,16 @@ class CompiledNetworks:
             self._prune(path)
         except OSError as error:
             _log.warning("compiled_cache_unusable", folder=str(self._folder), why=error.strerror)
+
+    def _make_folder(self) -> None:
+        """Make the folder; made by root, it belongs to whom the folder above belongs to."""
+        if self._folder.is_dir():
+            return
+        self._folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._folder.mkdir(exist_ok=True, mode=0o700)
+        if os.geteuid() == 0:
+            owner = self._folder.parent.stat()
+            os.chown(self._folder, owner.st_uid, owner.st_gid, follow_symlinks=False)
 
     def forget(self, facts: Mapping[str, Any]) -> None:
         """Delete what was kept for a network."""

@@ -28,6 +28,14 @@ def test_what_was_written_is_read(kept):
     assert kept.read(FACTS) == b"blob"
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root writes for somebody else")
+def test_what_root_compiles_the_services_can_read(kept, tmp_path):
+    os.chown(tmp_path, 1234, 1235)
+    kept.write(FACTS, b"blob")
+    for path in (kept.path(FACTS), kept.path(FACTS).parent):
+        assert (path.stat().st_uid, path.stat().st_gid) == (1234, 1235)
+
+
 def test_nothing_was_written(kept):
     with capture_logs() as logs:
         assert kept.read(FACTS) is None
