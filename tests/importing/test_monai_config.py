@@ -83,6 +83,13 @@ def test_switched_off_components_say_so():
     assert (found.get("a").disabled, found.get("b").disabled) == (False, True)
 
 
+def test_a_list_that_holds_itself_is_refused():
+    endless = []
+    endless.append(endless)
+    with pytest.raises(PackError, match="without end"):
+        of(it=endless).get("it")
+
+
 @pytest.mark.parametrize(
     ("content", "match"),
     [

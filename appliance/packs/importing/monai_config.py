@@ -23,6 +23,7 @@ _STAND_IN = "reference_"
 #: Look-ups in one configuration; references can be nested so that they multiply without end.
 _MOST_STEPS = 20_000
 _LARGEST_BYTES = 4 << 20
+_ENDLESS = "{name}: its references lead in circles, or are nested without end."
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +75,17 @@ class Configuration:
         self.name = name
 
     def get(self, key: str) -> Any:
-        """Resolve a top-level entry; ``None`` where there is none."""
-        return self._resolve(self._content[key], (key,)) if key in self._content else None
+        """Resolve a top-level entry; ``None`` where there is none.
+
+        Raises
+        ------
+        PackError
+            A reference leads nowhere or in circles, or lists are nested without end.
+        """
+        try:
+            return self._resolve(self._content[key], (key,)) if key in self._content else None
+        except RecursionError as error:  # YAML's aliases can make a list that holds itself
+            raise PackError(_ENDLESS.format(name=self.name)) from error
 
     def plain(self, value: Any, where: str) -> Any:
         """See that a resolved value is plain: numbers, text, truth values, and lists and tables of these.
@@ -114,7 +124,7 @@ class Configuration:
     def _resolve(self, value: Any, trail: tuple[str, ...]) -> Any:
         self._steps += 1
         if self._steps > _MOST_STEPS or len(trail) > 64:
-            raise PackError(f"{self.name}: its references lead in circles, or are nested without end.")
+            raise PackError(_ENDLESS.format(name=self.name))
         if isinstance(value, str):
             return self._text(value, trail)
         if isinstance(value, list):
