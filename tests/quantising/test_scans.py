@@ -58,6 +58,14 @@ def test_a_cut_file_is_a_sentence(tmp_path):
         read_nifti(path)
 
 
+def test_a_compressed_file_that_was_altered_is_a_sentence(tmp_path):
+    path = tmp_path / "a.nii.gz"
+    # after the header of gzip (RFC 1952) a block of the type that is reserved (RFC 1951, 3.2.3)
+    path.write_bytes(bytes([0x1F, 0x8B, 8, 0, 0, 0, 0, 0, 0, 3]) + b"\x07" * 400)
+    with pytest.raises(PackError, match="not a readable NIfTI volume"):
+        read_nifti(path)
+
+
 def test_files_and_folders_are_found_once_and_in_order(scans, tmp_path):
     found = find_scans([scans / "scan_2.nii.gz", scans], tmp_path)
     assert [source.name for source in found] == [f"scan_{number}.nii.gz" for number in range(4)]

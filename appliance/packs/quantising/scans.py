@@ -131,13 +131,15 @@ def read_nifti(path: Path) -> Volume:
     PackError
         It cannot be read, is not three-dimensional, or is not in Hounsfield units.
     """
+    import zlib
+
     import nibabel
 
     try:
         image: Any = nibabel.load(path)
         array = np.asarray(image.dataobj)
         to_ras = np.asarray(image.affine, np.float64)
-    except (OSError, ValueError, EOFError, nibabel.filebasedimages.ImageFileError) as error:
+    except (OSError, ValueError, EOFError, zlib.error, nibabel.filebasedimages.ImageFileError) as error:
         raise PackError(f"{path}: not a readable NIfTI volume ({error}).") from error
     if array.ndim != len("xyz") or not np.isfinite(array).all():
         raise PackError(f"{path}: a volume has three axes and finite values; this one does not.")
