@@ -62,7 +62,7 @@ def main() -> None:
     largest = torch.topk(logits.float(), 2, dim=0).values
     np.savez_compressed(
         out,
-        margin=(largest[0] - largest[1]).numpy(),
+        margin=(largest[0] - largest[1]).abs().numpy(),
         network=logits.float().argmax(0).numpy().astype(np.uint8),
         native=native.astype(np.uint8),
         data=data[0],
