@@ -17,6 +17,7 @@ from appliance.screenings.aorta import SCREENING as AORTA
 from appliance.screenings.aorta import AortaSettings
 from appliance.screenings.contract import Status, Urgency
 from appliance.screenings.pulmonary_artery import SCREENING as TRUNK
+from appliance.screenings.pulmonary_artery import _doubtful, _measured
 from tests.screenings.example_abdomen import example_abdomen
 from tests.screenings.patients import patient as make_patient
 from tests.screenings.patients import value
@@ -145,6 +146,16 @@ def test_what_lies_against_the_vessel_does_not_decide_beside_a_threshold():
     outcome = run(AORTA, scan, organs, settings)
     assert "ascending_aorta_diameter_mm" not in {item.name for item in outcome.measurements}
     assert any("too uncertain" in text for text in outcome.caveats)
+
+
+@pytest.mark.slow
+def test_an_unseen_border_of_the_trunk_does_not_decide_beside_the_threshold():
+    scan, organs, _ = person("plain")
+    measured = _measured(Anatomy(scan.volume, organs), TRUNK.settings_model())
+    unseen = replace(measured, diameter_mm=28.0, doubt_mm=2.0, aorta_mm=None)
+    assert _doubtful(scan, unseen, TRUNK.settings_model()).code.value == "organ_implausible"
+    assert _doubtful(scan, replace(unseen, diameter_mm=26.5), TRUNK.settings_model()) is None
+    assert _doubtful(scan, replace(unseen, doubt_mm=0.0), TRUNK.settings_model()) is None
 
 
 # --- exactness --------------------------------------------------------------------------------------
