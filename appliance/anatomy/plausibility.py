@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from appliance.anatomy.structures import spoken
 from appliance.reasons import Reason, ReasonCode
 
 if TYPE_CHECKING:
@@ -126,15 +127,15 @@ def implausible(organs: OrganMap) -> dict[str, Reason]:
 def _spoken(name: str) -> str:
     if name == "bone":
         return "skeleton"
-    return _LIMITS[name].spoken if name in _LIMITS else name.replace("_", " ")
+    return _LIMITS[name].spoken if name in _LIMITS else spoken(name)
 
 
 def _why(organs: OrganMap, name: str) -> str:
-    spoken = _spoken(name)
+    words = _spoken(name)
     mask = organs.labels > 0 if name == "body" else organs.mask(name)  # the body holds everything that is labelled
     volume = float(np.count_nonzero(mask)) * organs.voxel_ml
     if volume == 0.0:
-        return f"No {spoken} {'were' if spoken.endswith('s') else 'was'} found in the scan."
+        return f"No {words} {'were' if words.endswith('s') else 'was'} found in the scan."
     ends = cut_off(organs, name)
     sentence = _wrong_size(organs, name, volume, ends)
     if sentence or name not in _LIMITS:
@@ -143,11 +144,11 @@ def _why(organs: OrganMap, name: str) -> str:
     least = 0.0 if ends and name != "body" else _LIMITS[name].connected
     share = _largest_share(mask) if least else 1.0
     if share < least:
-        return f"The {spoken} is in pieces: its largest part holds {share:.0%} of it, at least {least:.0%} is expected."
+        return f"The {words} is in pieces: its largest part holds {share:.0%} of it, at least {least:.0%} is expected."
     if name.startswith("lung_"):
         exposed = _exposed_share(organs, mask)
         if exposed > EXPOSED_SHARE:
-            return f"The {spoken} lies against the outside of the body over {exposed:.0%} of its surface."
+            return f"The {words} lies against the outside of the body over {exposed:.0%} of its surface."
     if name in {"airways", "heart"}:
         return _not_between_the_lungs(organs, name)
     return ""

@@ -165,6 +165,13 @@ _NEEDED: dict[str, tuple[str, ...]] = {
 }
 
 
+def spoken(name: str) -> str:
+    """Return a structure's name as people say it: ``"left kidney"`` for ``kidney_left``."""
+    organ, _, side = name.rpartition("_")
+    words = f"{side} {organ}" if side in {"left", "right"} else name
+    return words.replace("_", " ")
+
+
 def with_wholes(names: Collection[str]) -> frozenset[str]:
     """Return structures together with those that they make up: five lobes are two lungs."""
     found = set(names)

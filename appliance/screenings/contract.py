@@ -50,13 +50,17 @@ class Needs:
     Attributes
     ----------
     structures
-        Names from the structure vocabulary that an installed pack must provide.
+        Names from the structure vocabulary that an installed pack must provide, and the scan must show.
+    one_of
+        Names that a pack must provide and of which the scan must show at least one, such as a pair of organs. The
+        screening itself leaves out what is absent or doubted, and says so.
     contrast_free
         The scan must be without intravenous contrast.
     maximum_slice_mm
         Largest slice thickness or spacing; ``None`` for any.
     preferred_slice_mm
-        Slice thickness to choose among several reconstructions; ``None`` for the thinnest.
+        Slice thickness to choose among several reconstructions, before thicker ones and those farther from it;
+        ``None`` for the thinnest.
     kernels
         Kernel families that are allowed; empty for any.
     kvp_range
@@ -72,6 +76,7 @@ class Needs:
     kernels: tuple[KernelFamily, ...] = ()
     kvp_range: tuple[float, float] | None = None
     age_range_years: tuple[float, float] | None = None
+    one_of: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

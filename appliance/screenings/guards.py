@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from appliance.anatomy.structures import spoken
 from appliance.reasons import Reason, ReasonCode
 from appliance.scan import ContrastTag
 
@@ -220,9 +221,7 @@ def _streaked(sampled: NDArray[np.int16], organs: OrganMap) -> dict[str, Reason]
         total = int(np.count_nonzero(mask))
         share = np.count_nonzero(mask[slices]) / total if total else 0.0
         if share > _STREAKED_SHARE:
-            text = (
-                f"{share:.0%} of the {name.replace('_', ' ')} lies in slices with metal; at most {_STREAKED_SHARE:.0%}"
-            )
+            text = f"{share:.0%} of the {spoken(name)} lies in slices with metal; at most {_STREAKED_SHARE:.0%}"
             found[name] = Reason(ReasonCode.METAL_ARTIFACTS, text)
     return found
 

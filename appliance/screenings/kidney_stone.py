@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from pydantic import Field
 
+from appliance.anatomy.structures import spoken
 from appliance.reasons import Reason, ReasonCode
 from appliance.scan import KernelFamily
 from appliance.screenings.contract import (
@@ -98,9 +99,10 @@ class KidneyStoneScreening:
     settings_model = KidneyStoneSettings
 
     def needs(self, settings: KidneyStoneSettings) -> Needs:
-        """Plain scan with both kidneys, no sharp kernel."""
+        """Plain scan with at least one kidney, no sharp kernel."""
         return Needs(
-            structures=_KIDNEYS,
+            structures=(),
+            one_of=_KIDNEYS,
             contrast_free=True,
             maximum_slice_mm=settings.maximum_slice_mm,
             kernels=(KernelFamily.SOFT, KernelFamily.MEDIUM, KernelFamily.UNKNOWN),
@@ -109,30 +111,43 @@ class KidneyStoneScreening:
 
     def run(self, scan: Scan, anatomy: Anatomy, settings: KidneyStoneSettings) -> Outcome:
         """Measure, or abstain with a reason."""
-        reason = _cut_off(anatomy.organs)
+        sides, left_out = _seen(anatomy)
+        reason = _cut_off(anatomy.organs, sides)
         if reason is not None:
             return Outcome(Status.ABSTAINED, reason=reason)
-        kidneys = tuple(_kidney(scan, anatomy, side, settings) for side in _KIDNEYS)
+        kidneys = tuple(_kidney(scan, anatomy, side, settings) for side in sides)
         for kidney in kidneys:
             reason = _unusable(kidney, settings)
             if reason is not None:
                 return Outcome(Status.ABSTAINED, reason=reason)
         stones = [stone for kidney in kidneys for stone in _stones(scan, anatomy, kidney, settings)]
         stones.sort(key=lambda stone: -stone.diameter_mm)
-        return _outcome(scan, kidneys, tuple(stones), settings)
+        return _outcome(scan, kidneys, tuple(stones), left_out, settings)
 
 
-def _spoken(side: str) -> str:
-    return f"{side.removeprefix('kidney_')} kidney"
+def _seen(anatomy: Anatomy) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the kidneys that are there and believed, and a sentence for each other: many people have one kidney."""
+    sides, left_out = [], []
+    for side in _KIDNEYS:
+        if anatomy.organs.volume_ml(side) == 0.0:
+            left_out.append(f"no {spoken(side)} was found in this scan: only the other one was searched")
+        elif side in anatomy.doubts:
+            why = anatomy.doubts[side].text.rstrip(".")
+            left_out.append(f"the {spoken(side)} was not searched: {why[:1].lower()}{why[1:]}")
+        else:
+            sides.append(side)
+    return tuple(sides), tuple(left_out)
 
 
-def _cut_off(organs: OrganMap) -> Reason | None:
+def _cut_off(organs: OrganMap, sides: tuple[str, ...]) -> Reason | None:
     from appliance.anatomy.plausibility import cut_off
 
-    for side in _KIDNEYS:
+    if not sides:
+        return Reason(ReasonCode.REGION_NOT_COVERED, "no kidney that can be searched is in this scan")
+    for side in sides:
         faces = cut_off(organs, side)
         if faces:
-            text = f"the {_spoken(side)} is cut off at the {listed(faces)} of the scan"
+            text = f"the {spoken(side)} is cut off at the {listed(faces)} of the scan"
             return Reason(ReasonCode.ORGAN_CUT_OFF, text)
     return None
 
@@ -177,18 +192,18 @@ def _hull(plane: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 
 def _unusable(kidney: _Kidney, settings: KidneyStoneSettings) -> Reason | None:
-    spoken = _spoken(kidney.side)
+    words = spoken(kidney.side)
     if not np.isfinite(kidney.noise_hu):
-        return Reason(ReasonCode.ORGAN_IMPLAUSIBLE, f"the {spoken} is too thin to be measured")
+        return Reason(ReasonCode.ORGAN_IMPLAUSIBLE, f"the {words} is too thin to be measured")
     if kidney.noise_hu > settings.maximum_noise_hu:
-        text = f"noise is {kidney.noise_hu:.0f} HU in the {spoken}; at most {settings.maximum_noise_hu:.0f} HU"
+        text = f"noise is {kidney.noise_hu:.0f} HU in the {words}; at most {settings.maximum_noise_hu:.0f} HU"
         return Reason(ReasonCode.NOISE_TOO_HIGH, text)
     if kidney.middle_hu > settings.highest_kidney_hu:
-        text = f"the {spoken} reads {kidney.middle_hu:.0f} HU, as after contrast"
+        text = f"the {words} reads {kidney.middle_hu:.0f} HU, as after contrast"
         return Reason(ReasonCode.CONTRAST_DISAGREES, text)
     peak = int(kidney.hu[kidney.region].max())
     if peak >= settings.metal_hu:
-        return Reason(ReasonCode.METAL_IN_ORGAN, f"the {spoken} holds something of {peak} HU: metal, such as a clip")
+        return Reason(ReasonCode.METAL_IN_ORGAN, f"the {words} holds something of {peak} HU: metal, such as a clip")
     return None
 
 
@@ -243,25 +258,30 @@ def _measure(scan: Scan, kidney: _Kidney, parts: NDArray[np.int32], label: int, 
 
 
 def _outcome(
-    scan: Scan, kidneys: tuple[_Kidney, ...], stones: tuple[_Stone, ...], settings: KidneyStoneSettings
+    scan: Scan,
+    kidneys: tuple[_Kidney, ...],
+    stones: tuple[_Stone, ...],
+    left_out: tuple[str, ...],
+    settings: KidneyStoneSettings,
 ) -> Outcome:
     largest_mm = stones[0].diameter_mm if stones else 0.0
     found = largest_mm >= settings.finding_mm
     evidence = _evidence(scan, kidneys, stones, settings)
     count = f"{len(stones)} kidney stone{'' if len(stones) == 1 else 's'}"
+    where = f" in the {spoken(kidneys[0].side)}" if left_out else ""
     return Outcome(
         status=Status.FINDING if found else Status.NORMAL,
-        summary=f"{count}, the largest {largest_mm:.1f} mm" if stones else "no kidney stone",
-        measurements=_measurements(stones),
+        summary=f"{count}{where}, the largest {largest_mm:.1f} mm" if stones else f"no kidney stone{where}",
+        measurements=_measurements(kidneys, stones),
         findings=_findings(scan, stones, settings),
         evidence=evidence,
-        caveats=_caveats(scan, stones, settings),
+        caveats=left_out + _caveats(scan, stones, settings),
     )
 
 
-def _measurements(stones: tuple[_Stone, ...]) -> tuple[Measurement, ...]:
+def _measurements(kidneys: tuple[_Kidney, ...], stones: tuple[_Stone, ...]) -> tuple[Measurement, ...]:
     rows = []
-    for site in (None, *_KIDNEYS):
+    for site in (None, *(kidney.side for kidney in kidneys)):
         own = [stone for stone in stones if site in {None, stone.kidney.side}]
         rows.append(Measurement("kidney_stone_count", float(len(own)), "1", site=site))
         rows.append(
@@ -302,7 +322,7 @@ def _evidence(
         largest = stones[0]
         lines.append(
             f"largest: {largest.diameter_mm:.1f} mm, {largest.volume_mm3:.0f} mm3, {largest.mean_hu:.0f} HU, "
-            f"{_spoken(largest.kidney.side)}"
+            f"{spoken(largest.kidney.side)}"
         )
     return Evidence(
         int(kidney.box[0].start) + index,
@@ -335,7 +355,7 @@ def _caveats(scan: Scan, stones: tuple[_Stone, ...], settings: KidneyStoneSettin
     if scan.acquisition.kernel_family is KernelFamily.UNKNOWN:
         caveats.append("the sharpness of the reconstruction kernel is not known")
     if stones:
-        caveats.append("a calcified renal artery in the sinus, or a calcified cyst, looks like a stone")
+        caveats.append("a calcified artery in the kidney, or a calcified cyst, looks like a stone")
     return tuple(caveats)
 
 

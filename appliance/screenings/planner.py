@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from appliance.anatomy.structures import with_wholes
+from appliance.anatomy.structures import spoken, with_wholes
 from appliance.reasons import Reason, ReasonCode
 from appliance.screenings.contract import Needs, Outcome, Status
 from appliance.screenings.registry import screenings
@@ -81,7 +81,7 @@ def plan(
 def _reason_from_header(scan: Scan, provided: Collection[str], settings: Any, needs: Needs) -> Reason | None:
     if not settings.enabled:
         return Reason(ReasonCode.DISABLED, "switched off in the configuration")
-    missing = [name for name in needs.structures if name not in provided]
+    missing = [spoken(name) for name in (*needs.structures, *needs.one_of) if name not in provided]
     if missing:
         return Reason(ReasonCode.STRUCTURE_NOT_PROVIDED, f"no installed pack provides {', '.join(missing)}")
     return _unsuitable(scan, needs) or _age(scan, needs)
@@ -165,8 +165,9 @@ def run_entry(
         lambda: _image_quality(image),
         lambda: _image_contrast(entry.needs, image),
         lambda: _present(entry.needs, anatomy.organs),
-        lambda: _reasoned(entry.needs, anatomy.doubts),
-        lambda: _reasoned(entry.needs, image.streaked),
+        lambda: _reasoned(entry.needs.structures, anatomy.doubts),
+        lambda: _none_left(entry.needs, anatomy),
+        lambda: _reasoned((*entry.needs.structures, *entry.needs.one_of), image.streaked),
     )
     for check in checks:
         outcome = check()
@@ -177,8 +178,10 @@ def run_entry(
 
 def _present(needs: Needs, organs: OrganMap) -> Outcome | None:
     absent = [name for name in needs.structures if organs.volume_ml(name) == 0.0]
+    if needs.one_of and all(organs.volume_ml(name) == 0.0 for name in needs.one_of):
+        absent += needs.one_of
     if absent:
-        text = f"not in this scan: {', '.join(name.replace('_', ' ') for name in absent)}"
+        text = f"not in this scan: {', '.join(spoken(name) for name in absent)}"
         return Outcome(Status.NOT_RUN, reason=Reason(ReasonCode.REGION_NOT_COVERED, text))
     return None
 
@@ -195,9 +198,17 @@ def _image_contrast(needs: Needs, image: ImageJudgement) -> Outcome | None:
     return Outcome(Status.NOT_RUN if enhanced else Status.ABSTAINED, reason=image.contrast_reason)
 
 
-def _reasoned(needs: Needs, reasons: Mapping[str, Reason]) -> Outcome | None:
+def _none_left(needs: Needs, anatomy: Anatomy) -> Outcome | None:
+    """Abstain when every structure of which one would do is doubted or absent."""
+    seen = [name for name in needs.one_of if anatomy.organs.volume_ml(name) > 0.0]
+    if any(name not in anatomy.doubts for name in seen):
+        return None
+    return _reasoned(seen, anatomy.doubts)
+
+
+def _reasoned(names: Sequence[str], reasons: Mapping[str, Reason]) -> Outcome | None:
     """Abstain when there is a reason against one of the structures."""
-    for name in needs.structures:
+    for name in names:
         if name in reasons:
             return Outcome(Status.ABSTAINED, reason=reasons[name])
     return None

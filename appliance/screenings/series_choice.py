@@ -1,8 +1,9 @@
 """Which reconstruction of an acquisition a screening runs on, when a study brings several.
 
-The same rule for every screening: among the series that show the same stretch of the same acquisition, the one whose
-kernel, then slice thickness, suits its needs best. Each series is asked by itself and answers alike, whatever came
-first, so exactly one of them runs the screening and the others name it.
+The same rule for every screening: among the series that show the same stretch of the same acquisition, one that is not
+thicker than it prefers, if it says what it prefers; then the one whose kernel, then slice thickness, suits it best.
+Each series is asked by itself and answers alike, whatever came first, so exactly one of them runs the screening and the
+others name it.
 """
 
 from __future__ import annotations
@@ -78,8 +79,11 @@ def _same_acquisition(own: SeriesSketch, other: SeriesSketch) -> bool:
     )
 
 
-def _rank(series: SeriesSketch, needs: Needs) -> tuple[float, float, float, str]:
-    """Order series, the best first; the identifier decides between equals, so that all agree."""
+def _rank(series: SeriesSketch, needs: Needs) -> tuple[bool, float, float, float, str]:
+    """Order series, the best first; the identifier decides between equals, so that all agree.
+
+    A kernel never makes up for slices thicker than the screening prefers: what they have lost no kernel shows.
+    """
     order = [kernel for kernel in _KERNELS if not needs.kernels or kernel in needs.kernels]
     family = series.acquisition.kernel_family
     kernel = order.index(family) if family in order else len(order)
@@ -87,7 +91,8 @@ def _rank(series: SeriesSketch, needs: Needs) -> tuple[float, float, float, str]
     wanted = needs.preferred_slice_mm
     distance = thickness if wanted is None else abs(math.log(max(thickness, 0.1) / wanted))
     extent = series.extent_mm[1] - series.extent_mm[0]
-    return kernel, round(distance, 2), -round(extent, -1), series.series_instance_uid
+    too_thick = wanted is not None and thickness > wanted * 1.01
+    return too_thick, kernel, round(distance, 2), -round(extent, -1), series.series_instance_uid
 
 
 def _kernel(series: SeriesSketch) -> str:

@@ -66,6 +66,7 @@ class VertebralFractureScreening:
             structures=("vertebral_bodies",),
             contrast_free=False,
             maximum_slice_mm=settings.maximum_slice_mm,
+            preferred_slice_mm=settings.preferred_slice_mm,
             age_range_years=(18.0, 120.0),
         )
 

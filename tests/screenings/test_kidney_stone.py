@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from appliance.anatomy.derived import Anatomy
+from appliance.anatomy.plausibility import implausible
 from appliance.scan import Volume
 from appliance.screenings.contract import Status
 from appliance.screenings.kidney_stone import SCREENING, KidneyStoneSettings
@@ -164,6 +165,24 @@ def test_a_kidney_that_is_cut_gives_no_number():
     outcome = run(scan, replace(organs, labels=np.ascontiguousarray(organs.labels[middle:]), affine=affine))
     assert (outcome.status, outcome.reason.code) == (Status.ABSTAINED, "organ_cut_off")
     assert "bottom" in outcome.reason.text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("doubted", [True, False])
+def test_a_patient_with_one_kidney_gets_an_answer_for_that_one(doubted):
+    scan, organs, _ = stony()
+    labels = organs.labels.copy()
+    right = labels == organs.values["kidney_right"]
+    if doubted:  # a few voxels where a kidney was
+        slices = np.flatnonzero(right.any(axis=(1, 2)))
+        right[slices[len(slices) // 2]] = False
+    labels[right] = organs.values["body"]
+    organs = replace(organs, labels=labels)
+    outcome = SCREENING.run(scan, Anatomy(scan.volume, organs, implausible(organs)), SETTINGS)
+    assert outcome.status is Status.FINDING
+    assert "in the left kidney" in outcome.summary
+    assert "right kidney" in outcome.caveats[0]
+    assert {item.site for item in outcome.measurements} == {None, "kidney_left"}
 
 
 def test_a_real_plain_abdomen_has_stones_on_both_sides():

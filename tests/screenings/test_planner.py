@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from appliance.anatomy.derived import Anatomy
 from appliance.config import Settings
 from appliance.reasons import Reason, ReasonCode
 from appliance.scan import ContrastTag, KernelFamily
-from appliance.screenings.contract import Status
+from appliance.screenings.contract import Needs, Status
 from appliance.screenings.guards import judge
 from appliance.screenings.planner import plan, run_entry
 from appliance.screenings.registry import screenings
@@ -104,3 +106,40 @@ def test_a_scan_without_lungs_is_not_covered():
 
 def test_a_good_chest_runs():
     assert outcome_of(Chest(low_fraction=0.1)).status is Status.FINDING
+
+
+# --- one of a pair is enough --------------------------------------------------------------------------------------
+
+
+def of_the_lungs(implausible=None, without=()):
+    """An entry that needs one lung, on a chest that lacks some."""
+    scan, organs = make(Chest())
+    labels = organs.labels.copy()
+    for name in without:
+        labels[labels == organs.values[name]] = organs.values["body"]
+    organs = replace(organs, labels=labels)
+    entry = replace(entry_of(Chest()), needs=Needs(structures=("body",), one_of=("lung_left", "lung_right")))
+    return run_entry(entry, scan, Anatomy(scan.volume, organs, implausible), judge(scan, organs))
+
+
+DOUBT = Reason(ReasonCode.ORGAN_IMPLAUSIBLE, "The left lung measures 5 mL.")
+
+
+def test_one_of_a_pair_that_is_missing_or_doubted_does_not_stop_a_screening():
+    assert of_the_lungs({"lung_left": DOUBT}).reason is None
+
+
+@pytest.mark.parametrize(
+    ("doubted", "without", "code"),
+    [
+        ((), ("lung_left", "lung_right"), "region_not_covered"),
+        (("lung_left", "lung_right"), (), "organ_implausible"),
+        (("lung_left",), ("lung_right",), "organ_implausible"),
+    ],
+)
+def test_a_pair_of_which_nothing_is_left_has_its_reason(doubted, without, code):
+    assert of_the_lungs(dict.fromkeys(doubted, DOUBT), without).reason.code == code
+
+
+def test_reasons_name_organs_as_people_do():
+    assert "left lung" in entry_of(Chest(), provided={"body"}).reason.text

@@ -10,6 +10,7 @@ from appliance.config import Settings
 from appliance.scan import Acquisition, ContrastTag, KernelFamily, SeriesSketch
 from appliance.screenings.contract import Needs
 from appliance.screenings.planner import _unsuitable, plan
+from appliance.screenings.registry import screenings
 from appliance.screenings.series_choice import better_series
 from tests.screenings.chest import Chest, make
 
@@ -92,3 +93,19 @@ def test_the_planner_asks_only_where_the_series_itself_would_do():
     }
     assert entries["emphysema"].code == "better_series"
     assert plan(scan, set(), Settings().screenings, study).entries[0].reason.code == "structure_not_provided"
+
+
+def test_a_soft_kernel_does_not_make_up_for_slices_that_are_too_thick():
+    assert better(THIN_SHARP, THICK_SOFT, preferred_slice_mm=3.0) is None
+    assert better(THICK_SOFT, THIN_SHARP, preferred_slice_mm=3.0) is not None
+
+
+@pytest.mark.parametrize(("name", "best_mm"), [("coronary_calcium", 2.5), ("vertebral_fracture", 1.25)])
+def test_a_score_defined_on_3_mm_takes_such_slices_and_endplates_take_thin_ones(name, best_mm):
+    screening = screenings()[name]
+    needs = screening.needs(screening.settings_model())
+    series = [sketch("a", 0.625), sketch("b", 1.25), sketch("c", 2.5), sketch("d", 5.0)]
+    running = [
+        own for own in series if better_series(own, [x for x in series if x is not own], needs, _unsuitable) is None
+    ]
+    assert [own.slice_thickness_mm for own in running if _unsuitable(own, needs) is None] == [best_mm]
