@@ -1,8 +1,9 @@
 """Emphysema: how much of the lung is as thin as air.
 
 The share of lung below −950 HU (LAA-950) and the 15th percentile of lung density (Perc15) on an inspiratory scan, as in
-COPDGene (Regan et al., COPD 2010;7:32–43) and the Fleischner Society's statement on CT-definable subtypes of COPD
-(Lynch et al., Radiology 2015;277:192–205), which takes LAA-950 ≥ 5 % as more than trace emphysema.
+COPDGene (Regan et al., COPD 2010;7:32–43), which takes 5 % and more as emphysema (Lowe et al., Chronic Obstr Pulm Dis
+2019;6:384–399). The Fleischner Society's statement on CT-definable subtypes of COPD (Lynch et al., Radiology
+2015;277:192–205) grades what is seen, not this number.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ class EmphysemaSettings(ScreeningSettings):
 
     finding_percent: float = Field(
         5.0,
-        title="LAA-950 from which emphysema is reported, % (Fleischner Society 2015: more than trace)",
+        title="Lung below −950 HU from which emphysema is reported, % (COPDGene 2019)",
         ge=0.5,
         le=50,
     )
@@ -100,6 +101,7 @@ class EmphysemaScreening:
             structures=("lung_left", "lung_right", "airways", "body"),
             contrast_free=True,
             maximum_slice_mm=settings.maximum_slice_mm,
+            preferred_slice_mm=settings.preferred_slice_mm,
             kernels=(KernelFamily.SOFT, KernelFamily.MEDIUM, KernelFamily.UNKNOWN),
             age_range_years=(18.0, 120.0),
         )
@@ -132,14 +134,26 @@ def _lungs(scan: Scan, organs: OrganMap, settings: EmphysemaSettings) -> _Lungs:
         hu = _smooth_in_plane(hu, scan.volume.spacing_mm)
     # the large airways and a wall's width around them are not parenchyma
     _, airways = native_mask(organs, scan.volume, "airways", box=box, margin_mm=2.0)
-    _, left = native_mask(organs, scan.volume, "lung_left", box=box)
     both &= ~airways
+    left = _of_the_left(scan, organs, box, both)
     sides = {"lung_left": both & left, "lung_right": both & ~left}
     volume_ml = {side: float(np.count_nonzero(mask)) * scan.volume.voxel_ml for side, mask in sides.items()}
     # vessels, walls and the half-filled border are not parenchyma either
     aerated = hu < -500
     sides = {side: mask & aerated for side, mask in sides.items()}
     return _Lungs(box, hu, sides, volume_ml, noise_hu, denoised)
+
+
+def _of_the_left(
+    scan: Scan, organs: OrganMap, box: tuple[slice, slice, slice], both: NDArray[np.bool_]
+) -> NDArray[np.bool_]:
+    """Return which of the lungs' voxels are the left one's; what was added at a border belongs to the nearer lung."""
+    from appliance.anatomy.native import native_mask
+
+    _, left = native_mask(organs, scan.volume, "lung_left", box=box)
+    _, right = native_mask(organs, scan.volume, "lung_right", box=box)
+    _, wide = native_mask(organs, scan.volume, "lung_left", box=box, margin_mm=_BORDER_MM)
+    return both & (left | (wide & ~right))
 
 
 def _smooth_in_plane(hu: NDArray[np.int16], spacing_mm: tuple[float, float, float]) -> NDArray[np.int16]:
@@ -228,8 +242,8 @@ def _outcome(scan: Scan, lungs: _Lungs, settings: EmphysemaSettings) -> Outcome:
     low = lungs.hu < settings.threshold_hu
     evidence = _evidence(lungs, low, percent, perc15, settings, scan)
     summary = (
-        f"LAA-950 {percent:.1f} % ({'at or above' if found else 'below'} {settings.finding_percent:g} %), "
-        f"Perc15 {perc15:.0f} HU, lungs {volume_ml / 1000:.1f} L"
+        f"LAA-950 {percent:.1f} % of the lungs ({'at or above' if found else 'below'} {settings.finding_percent:g} %), "
+        f"15th percentile {perc15:.0f} HU, lungs {volume_ml / 1000:.1f} L"
     )
     return Outcome(
         status=Status.FINDING if found else Status.NORMAL,

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from appliance.anatomy.derived import Anatomy
 from appliance.scan import KernelFamily, Volume
@@ -129,3 +130,15 @@ def test_the_finding_lies_in_the_lung(plain):
     assert finding.site in {"lung_left", "lung_right"}
     assert low[2] >= -117
     assert high[2] <= 117
+
+
+@pytest.mark.parametrize("side", ["lung_left", "lung_right"])
+def test_what_the_map_leaves_out_at_a_lung_s_border_stays_on_its_side(side):
+    scan, organs = make(Chest(spacing_mm=(2.0, 1.0, 1.0)))
+    labels = organs.labels.copy()
+    own = labels == organs.values[side]
+    labels[own & ~ndimage.binary_erosion(own)] = organs.values["body"]
+    before, after = run_on(scan, organs), run_on(scan, replace(organs, labels=labels))
+    for name in ("lung_left", "lung_right"):
+        kept = value(after, "lung_volume_ml", name) / value(before, "lung_volume_ml", name)
+        assert kept == pytest.approx(1.0, abs=0.01) if name != side else 0.9 < kept <= 1.0
