@@ -59,7 +59,9 @@ def test_every_number_can_be_traced(screened):
 def test_files_of_the_result(screened):
     report, out = screened
     assert json.loads((out / "report.json").read_text()) == report
-    assert {path.name for path in out.iterdir()} >= {"report.json", "organ_map.nii.gz", "organ_map.json", "key_images"}
+    assert {path.name for path in out.iterdir()} >= {
+        *("report.json", "organ_map.nii.gz", "organ_map.json", "key_images", "objects")
+    }
     assert (out / "key_images" / "emphysema.png").stat().st_size > 10_000
 
 
