@@ -67,6 +67,12 @@ class BoneDensitySettings(ScreeningSettings):
         80.0, title="Noise within the bodies above which the scan is not used, HU (standard deviation)", ge=20, le=200
     )
     maximum_slice_mm: float = Field(5.0, title="Thickest slices accepted, mm", gt=0, le=5)
+    lowest_kvp: float = Field(
+        120.0, title="Lowest tube voltage, kV (the thresholds hold for 120 kV: Pickhardt 2013)", ge=70, le=150
+    )
+    highest_kvp: float = Field(
+        120.0, title="Highest tube voltage, kV (the thresholds hold for 120 kV: Pickhardt 2013)", ge=70, le=150
+    )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -96,7 +102,7 @@ class BoneDensityScreening:
             contrast_free=True,
             maximum_slice_mm=settings.maximum_slice_mm,
             kernels=(KernelFamily.SOFT, KernelFamily.MEDIUM, KernelFamily.UNKNOWN),
-            kvp_range=(119.0, 121.0),
+            kvp_range=(settings.lowest_kvp, settings.highest_kvp),
             age_range_years=(18.0, 120.0),
         )
 
@@ -279,7 +285,7 @@ def _caveats(scan: Scan, found: Spine, left_out: dict[str, str], by_l1: bool) ->
     if not found.certain:
         caveats.append("the vertebral levels are uncertain by one; neighbouring bodies differ little in density")
     elif not by_l1:
-        caveats.append("L1 could not be measured: the mean of its neighbours stands for it")
+        caveats.append("L1 could not be measured: the mean of the other vertebrae measured stands for it")
     caveats += [f"{level} is not counted: it {why}" for level, why in left_out.items()]
     if scan.acquisition.kernel_family is KernelFamily.UNKNOWN:
         caveats.append("the sharpness of the reconstruction kernel is not known")
