@@ -6,7 +6,7 @@ after it, from the image itself. Contrast is decided then, for header and image 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from appliance.anatomy.structures import spoken, with_wholes
@@ -173,7 +173,7 @@ def run_entry(
         outcome = check()
         if outcome is not None:
             return outcome
-    return entry.screening.run(scan, anatomy, entry.settings)
+    return _unsure_of_contrast(entry.screening.run(scan, anatomy, entry.settings), entry.needs, image)
 
 
 def _present(needs: Needs, organs: OrganMap) -> Outcome | None:
@@ -196,6 +196,14 @@ def _image_contrast(needs: Needs, image: ImageJudgement) -> Outcome | None:
         return None
     enhanced = image.contrast_reason.code is ReasonCode.CONTRAST_ENHANCED
     return Outcome(Status.NOT_RUN if enhanced else Status.ABSTAINED, reason=image.contrast_reason)
+
+
+def _unsure_of_contrast(outcome: Outcome, needs: Needs, image: ImageJudgement) -> Outcome:
+    """Say beside a number that needs a plain scan when nothing tells whether it is one."""
+    if not needs.contrast_free or image.contrast != "unknown" or outcome.reason is not None:
+        return outcome
+    text = "neither the header nor the image tells whether contrast was given: the number holds for a plain scan"
+    return replace(outcome, caveats=(*outcome.caveats, text))
 
 
 def _none_left(needs: Needs, anatomy: Anatomy) -> Outcome | None:

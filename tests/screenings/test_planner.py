@@ -143,3 +143,11 @@ def test_a_pair_of_which_nothing_is_left_has_its_reason(doubted, without, code):
 
 def test_reasons_name_organs_as_people_do():
     assert "left lung" in entry_of(Chest(), provided={"body"}).reason.text
+
+
+def test_a_number_that_needs_a_plain_scan_says_when_nothing_tells_that_it_is_one():
+    scan, organs = make(Chest())
+    image = replace(judge(scan, organs), contrast="unknown")
+    outcome = run_entry(entry_of(Chest()), scan, Anatomy(scan.volume, organs), image)
+    assert any("whether contrast was given" in caveat for caveat in outcome.caveats)
+    assert not any("contrast" in caveat for caveat in outcome_of(Chest()).caveats)
