@@ -32,6 +32,11 @@ if TYPE_CHECKING:
     from appliance.scan import Scan
 
 
+#: Slices thicker than preferred may lie this far from straight across the patient, degrees; at 12° and 2.5 mm a sound
+#: body of the test patient read 24 % wedged and one of 30 % read 21 %.
+_MOST_TILT_DEGREES = 8.0
+
+
 class VertebralFractureSettings(ScreeningSettings):
     """Thresholds and limits of the vertebral fracture screening."""
 
@@ -80,6 +85,9 @@ class VertebralFractureScreening:
         if pixel_mm > settings.maximum_pixel_mm:
             text = f"pixels of {pixel_mm:.1f} mm; at most {settings.maximum_pixel_mm:.1f} mm"
             return Outcome(Status.ABSTAINED, reason=Reason(ReasonCode.SLICE_TOO_THICK, text))
+        reason = _tilted(scan, settings)
+        if reason is not None:
+            return Outcome(Status.ABSTAINED, reason=reason)
         found, shapes, losses = spine(anatomy), body_shapes(anatomy), height_losses(anatomy)
         if not shapes:
             return Outcome(Status.ABSTAINED, reason=_why_none(found))
@@ -87,6 +95,18 @@ class VertebralFractureScreening:
         if reason is not None:
             return Outcome(Status.ABSTAINED, reason=reason)
         return _outcome(scan, found, shapes, losses, settings)
+
+
+def _tilted(scan: Scan, settings: VertebralFractureSettings) -> Reason | None:
+    """Thick slices that cross the endplates obliquely smear front and back unlike: sound bodies look wedged."""
+    if scan.slice_thickness_mm <= settings.preferred_slice_mm * 1.01:
+        return None
+    along = scan.volume.affine[:3, 0]
+    tilt = float(np.degrees(np.arccos(np.clip(abs(along[2]) / np.linalg.norm(along), 0.0, 1.0))))
+    if tilt <= _MOST_TILT_DEGREES:
+        return None
+    text = f"slices of {scan.slice_thickness_mm:.1f} mm lie {tilt:.0f}° oblique to the patient: heights would be wrong"
+    return Reason(ReasonCode.SLICE_TOO_THICK, text)
 
 
 def _too_few(

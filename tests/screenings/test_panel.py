@@ -181,7 +181,9 @@ def test_a_scan_cut_in_half_gives_no_half_number(ill, answers):
         for key, value in numbers(outcomes).items():
             if key not in expected or "volume" in key[0]:
                 continue
-            assert value == pytest.approx(expected[key], rel=0.06, abs=2.0), key
+            # a body beside the cut has fewer neighbours to be compared with
+            least = 4.0 if "height_loss" in key[0] else 2.0
+            assert value == pytest.approx(expected[key], rel=0.06, abs=least), key
 
 
 def test_no_lungs_no_chest_answers(ill):
