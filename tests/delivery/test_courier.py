@@ -289,3 +289,15 @@ def test_a_peer_that_stops_reading_is_left_after_the_time_out(screen, courier, s
     courier(port, timeout_s=2.0).round()
     entry = entry_of(store, scan_id)
     assert (entry.state, entry.attempts) == (OutboxState.WAITING, 1)
+
+
+def test_an_object_that_cannot_be_converted_is_parked_and_holds_up_no_other(screen, courier, storescp, store, results):
+    damaged, _ = screen(("capture",))
+    whole, uids = screen(("capture",))
+    (path,) = (results / store.scans.get(damaged).folder / "objects").iterdir()
+    path.write_bytes(path.read_bytes() + b"\x42\x00\x15\x00OB\x00\x00\x05")  # cut off within a length
+    port, folder = storescp("+xi")
+    courier(port).round()
+    assert entry_of(store, damaged).state is OutboxState.PARKED
+    assert entry_of(store, whole).state is OutboxState.DONE
+    assert {str(dcmread(item).SOPInstanceUID) for item in folder.iterdir()} == uids

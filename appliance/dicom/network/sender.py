@@ -288,19 +288,38 @@ def _send_file(association: Association, file: _File, peer: str) -> FileResult:
         if (file.sop_class, file.transfer_syntax) in accepted:
             answer = association.send_c_store(file.path)
         elif not accepted.isdisjoint(_pairs(file)):
-            answer = association.send_c_store(dcmread(file.path))
+            answer = association.send_c_store(_decoded(file.path))
         else:
             name = UID(file.transfer_syntax).name
             sentence = f"{peer} does not accept this kind of object in {name}."
             return FileResult(file.path, None, sentence, Obstacle.SOP_CLASS)
     except OSError as error:
-        return FileResult(file.path, None, f"The file cannot be read: {error.strerror}.", Obstacle.FILE)
+        why = error.strerror or "it is damaged"  # pydicom's own have no number
+        return FileResult(file.path, None, f"The file cannot be read: {why}.", Obstacle.FILE)
     except (ValueError, AttributeError, RuntimeError):
         # The exception's own text may quote identifiers out of the file.
         obstacle = Obstacle.FILE if association.is_established else Obstacle.NETWORK
         sentence = f"The file could not be encoded for {peer}, or the association ended."
         return FileResult(file.path, None, sentence, obstacle)
     return _judge(file.path, answer, peer)
+
+
+def _decoded(path: Path) -> Dataset:
+    """Read a data set.
+
+    Raises
+    ------
+    OSError
+        The file cannot be read.
+    ValueError
+        It is damaged; pydicom's own errors for that have no common class, and one damaged file must not end a service.
+    """
+    try:
+        return dcmread(path)
+    except OSError:
+        raise
+    except Exception as error:
+        raise ValueError(type(error).__name__) from error
 
 
 def _judge(path: Path, answer: Dataset, peer: str) -> FileResult:
