@@ -41,7 +41,8 @@ def small_pack(tmp_path_factory) -> Path:
     """A pack with the shipped one's names and structures and a network of one convolution, which compiles at once."""
     folder = tmp_path_factory.mktemp("small") / "trunk"
     folder.mkdir()
-    patch, channels = (32, 32, 32), 6
+    names = tuple(load(shipped_folders()[0]).structures)
+    patch, channels = (32, 32, 32), len(names) + 1
     openvino = import_openvino()
     hu = openvino.opset13.parameter([1, 1, *patch], np.float32)
     weights = np.linspace(-1, 1, channels, dtype=np.float32).reshape(channels, 1, 1, 1, 1)
@@ -52,7 +53,7 @@ def small_pack(tmp_path_factory) -> Path:
     np.savez_compressed(folder / "test_vector.npz", hu=tile, labels_f32=labels)
     structures = "".join(
         f'[[structures]]\nname = "{name}"\ncode = "{STRUCTURES[name].code}"\nvalue = {value}\n'
-        for value, name in enumerate(("body", "lung_left", "lung_right", "airways", "bone"), start=1)
+        for value, name in enumerate(names, start=1)
     )
     digests = "".join(f'"{path.name}" = "{sha256_of(path)}"\n' for path in sorted(folder.iterdir()))
     (folder / MANIFEST).write_text(SMALL_MANIFEST.format(structures=structures, digests=digests))

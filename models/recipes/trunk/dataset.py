@@ -68,7 +68,7 @@ class Patches:
         Share of patches taken from phantoms, when there are any.
     """
 
-    def __init__(self, folders: list[Path], shape: tuple[int, int, int], seed: int, phantom_share: float = 0.5) -> None:
+    def __init__(self, folders: list[Path], shape: tuple[int, int, int], seed: int, phantom_share: float = 0.4) -> None:
         self.shape = shape
         self.phantom_share = phantom_share
         self.random = np.random.default_rng(seed)

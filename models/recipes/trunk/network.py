@@ -10,8 +10,10 @@ from torch import nn
 
 #: At 6, 12, 24 and 48 mm.
 WIDTHS = (32, 64, 96, 128)
-#: Hounsfield units are clipped to this range and mapped to −1 … 1 inside the graph.
-HU_RANGE = (-1024.0, 1024.0)
+#: Hounsfield units reach the first layer as the mean of two windows, each mapped to −1 … 1: all from air to bone,
+#: and soft tissue. Kidney and liver differ by 25 HU; in the wide window alone, INT8 would leave three steps for that.
+WIDE_HU = (-1024.0, 1024.0)
+SOFT_HU = (-160.0, 200.0)
 
 
 def _block(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
@@ -22,8 +24,13 @@ def _block(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
     )
 
 
+def _window(hu: torch.Tensor, limits: tuple[float, float]) -> torch.Tensor:
+    low, high = limits
+    return (hu.clamp(low, high) - (low + high) / 2) * (2.0 / (high - low))
+
+
 class Trunk(nn.Module):
-    """Logits of background, body, left lung, right lung, airways and bone from Hounsfield units.
+    """Logits of the classes in ``classes.py`` from Hounsfield units.
 
     The first layer packs each 2 × 2 × 2 cell (with its rim) into channels and the last unpacks it, so that the answer
     is at 3 mm while no convolution ever runs there: that is where most of a U-Net's time and memory would go.
@@ -48,9 +55,8 @@ class Trunk(nn.Module):
         self.head = nn.ConvTranspose3d(WIDTHS[0], CLASSES, 2, stride=2)
 
     def forward(self, hu: torch.Tensor) -> torch.Tensor:
-        """Map ``(batch, 1, slices, rows, columns)`` HU to ``(batch, 6, slices, rows, columns)`` logits."""
-        low, high = HU_RANGE
-        x = (hu.clamp(low, high) - (low + high) / 2) * (2.0 / (high - low))
+        """Map ``(batch, 1, slices, rows, columns)`` HU to ``(batch, CLASSES, slices, rows, columns)`` logits."""
+        x = 0.5 * (_window(hu, WIDE_HU) + _window(hu, SOFT_HU))
         skips = [self.stem(x)]
         for stage in self.down:
             skips.append(stage(skips[-1]))

@@ -19,8 +19,8 @@ from network import Trunk
 
 AVERAGE_DECAY = 0.99
 #: Small and thin structures count more, or the many voxels of the body would drown them.
-_WEIGHTS = {"background": 0.6, "body": 0.8, "airways": 5.0, "bone": 1.2, "vertebral_bodies": 1.2, "aorta": 1.5}
-_WEIGHTS |= {"pulmonary_trunk": 2.0, "spleen": 1.2, "kidney_left": 1.5, "kidney_right": 1.5}
+_WEIGHTS = {"background": 0.8, "body": 0.8, "airways": 5.0, "bone": 1.2, "vertebral_bodies": 1.0, "aorta": 1.2}
+_WEIGHTS |= {"pulmonary_trunk": 1.5, "spleen": 1.2, "kidney_left": 1.5, "kidney_right": 1.5}
 CLASS_WEIGHT = [_WEIGHTS.get(name, 1.0) for name in ("background", *NAMES)]
 #: Of a voxel whose label leaves several classes open.
 OPEN_WEIGHT = 0.8
