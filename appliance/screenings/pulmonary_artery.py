@@ -59,11 +59,11 @@ class PulmonaryArterySettings(ScreeningSettings):
         le=90,
     )
     unseen_border_mm: float = Field(
-        2.0,
-        title="How wrong a diameter may be whose one end lies against the aorta without fat between, mm "
-        "(spread against readings of eleven real scans)",
+        4.5,
+        title="How much too wide a diameter may be whose one end lies against the aorta without fat between, mm "
+        "(the worst of eleven real scans)",
         ge=0,
-        le=5,
+        le=8,
     )
 
 
@@ -142,11 +142,11 @@ def _doubtful(scan: Scan, measured: _Diameter, settings: PulmonaryArterySettings
     """Why no answer is given where an end that was not seen decides it."""
     threshold_mm, _ = _threshold(scan, settings)
     diameter, doubt = measured.diameter_mm, measured.doubt_mm
-    verdicts = {_is_found(measured, diameter + shift, threshold_mm, settings) for shift in (-doubt, 0.0, doubt)}
+    verdicts = {_is_found(measured, diameter + shift, threshold_mm, settings) for shift in (-doubt, 0.0)}
     if len(verdicts) == 1:
         return None
     text = (
-        f"the pulmonary trunk lies against the aorta without fat between: {diameter:.0f} ± {doubt:g} mm is too "
+        f"the pulmonary trunk lies against the aorta without fat between: {diameter - doubt:.0f} to {diameter:.0f} mm is too "
         "uncertain beside the threshold"
     )
     return Reason(ReasonCode.ORGAN_IMPLAUSIBLE, text)
@@ -192,7 +192,7 @@ def _outcome(scan: Scan, anatomy: Anatomy, measured: _Diameter, settings: Pulmon
     )
     caveats = [caveat] if caveat else []
     if measured.doubt_mm:
-        caveats.append(f"no fat lies between trunk and aorta: the diameter may be {measured.doubt_mm:g} mm wrong")
+        caveats.append(f"no fat lies between trunk and aorta: the diameter may read {measured.doubt_mm:g} mm too wide")
     if ratio is None:
         caveats.append("the ascending aorta could not be measured at the same level: no ratio")
     else:

@@ -152,7 +152,7 @@ def test_what_lies_against_the_vessel_does_not_decide_beside_a_threshold():
 def test_an_unseen_border_of_the_trunk_does_not_decide_beside_the_threshold():
     scan, organs, _ = person("plain")
     measured = _measured(Anatomy(scan.volume, organs), TRUNK.settings_model())
-    unseen = replace(measured, diameter_mm=28.0, doubt_mm=2.0, aorta_mm=None)
+    unseen = replace(measured, diameter_mm=30.0, doubt_mm=2.0, aorta_mm=None)
     assert _doubtful(scan, unseen, TRUNK.settings_model()).code.value == "organ_implausible"
     assert _doubtful(scan, replace(unseen, diameter_mm=26.5), TRUNK.settings_model()) is None
     assert _doubtful(scan, replace(unseen, doubt_mm=0.0), TRUNK.settings_model()) is None
