@@ -56,12 +56,15 @@ class Outcome:
         The same for whoever must act.
     away
         Whether the peer as a whole was not to be had, so that nothing else need try now.
+    asked
+        Whether the peer was asked at all; what ends on this box says nothing of the peer.
     """
 
     verdict: Verdict
     obstacle: str | None = None
     sentence: str = ""
     away: bool = False
+    asked: bool = True
 
 
 class Courier:
@@ -144,11 +147,13 @@ class Courier:
         else:
             self._store.outbox.park(entry.key, outcome.sentence, waits_for=outcome.obstacle, settings=self._digest)
             log.warning("delivery_parked", destination=self._node.name, scan=entry.scan_id, obstacle=outcome.obstacle)
-        self._note_answer(outcome)
+        if outcome.asked:
+            self._note_answer(outcome)
 
     def _put_off(self, entry: OutboxEntry, outcome: Outcome) -> None:
-        self._failing.add(entry.key)
-        away = outcome.away or len(self._failing) >= _FAILING_MEANS_AWAY
+        if outcome.asked:
+            self._failing.add(entry.key)
+        away = outcome.away or (outcome.asked and len(self._failing) >= _FAILING_MEANS_AWAY)
         wait_s = self._backoff.wait_s(1 + (self._failures if away else entry.attempts))
         self._store.outbox.failed(entry.key, retry_at=time.time() + wait_s, reason=outcome.sentence)
         log.warning(
@@ -194,20 +199,21 @@ class Courier:
         try:
             objects = read_objects(self._results / folder)
         except ObjectsUnreadableError as error:
-            return Outcome(Verdict.PERSON, Obstacle.FILE, str(error))
+            return Outcome(Verdict.PERSON, Obstacle.FILE, str(error), asked=False)
         except OSError as error:
-            return Outcome(Verdict.AGAIN, Obstacle.FILE, f"The scan's objects cannot be read: {error.strerror}.")
+            sentence = f"The scan's objects cannot be read: {error.strerror}."
+            return Outcome(Verdict.AGAIN, Obstacle.FILE, sentence, asked=False)
         if not objects:
             sentence = (
                 f"There are no DICOM objects in results/{folder}/{FOLDER}: they could not be made (the log of the work "
                 "service says why), results.objects is empty, or an earlier release screened this scan. "
                 "Read the result with `appliance results`."
             )
-            return Outcome(Verdict.PERSON, NOTHING_TO_SEND, sentence)
+            return Outcome(Verdict.PERSON, NOTHING_TO_SEND, sentence, asked=False)
         confirmed = self._store.deliveries.confirmed(entry.key)
         missing = [item for item in objects if self._wants(item) and item.sop_instance_uid not in confirmed]
         if not missing:
-            return Outcome(Verdict.THERE)
+            return Outcome(Verdict.THERE, asked=False)
         return self._send(entry, missing)
 
     def _wants(self, item: ResultObject) -> bool:

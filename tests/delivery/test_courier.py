@@ -232,6 +232,18 @@ def test_the_first_answer_hastens_what_was_put_off(screen, courier, pacs, store,
     assert {entry_of(store, scan).state for scan in (first, second)} == {OutboxState.DONE}
 
 
+def test_what_ends_on_this_box_is_no_sign_that_the_peer_is_back(screen, courier, store, results):
+    put_off = screen()[0]
+    away = Courier(store, results, courier(free_port())._node, Backoff(600.0, 600.0), threading.Event())
+    away.round()
+    waits_until = entry_of(store, put_off).next_try_at
+    empty = screen(())[0]
+    away._quiet_until = 0.0
+    away.round()
+    assert entry_of(store, empty).state is OutboxState.PARKED
+    assert entry_of(store, put_off).next_try_at == waits_until
+
+
 @pytest.mark.parametrize("answer", ["nothing", "hang up"])
 def test_a_port_that_speaks_no_dicom_is_asked_again(screen, courier, store, answer):
     scan_id, _ = screen()
