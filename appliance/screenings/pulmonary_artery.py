@@ -146,7 +146,7 @@ def _doubtful(scan: Scan, measured: _Diameter, settings: PulmonaryArterySettings
     if len(verdicts) == 1:
         return None
     text = (
-        f"the pulmonary trunk lies against the aorta without fat between: {diameter - doubt:.0f} to {diameter:.0f} mm is "
+        f"the pulmonary trunk lies against the aorta without fat: {diameter - doubt:.0f} to {diameter:.0f} mm is "
         "too uncertain beside the threshold"
     )
     return Reason(ReasonCode.ORGAN_IMPLAUSIBLE, text)
