@@ -191,11 +191,6 @@ def sampled(volume: Volume, places_mm: NDArray[np.float64]) -> NDArray[np.float3
     return values
 
 
-def sampled_mask(mask: NDArray[np.bool_], organs: OrganMap, places_mm: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Return a mask of the organ map at LPS positions ``(…, 3)``: the nearest voxel's value, false outside."""
-    return sampled_labels(mask.astype(np.uint8), organs, places_mm) > 0
-
-
 def sampled_labels(labels: NDArray[np.uint8], organs: OrganMap, places_mm: NDArray[np.float64]) -> NDArray[np.uint8]:
     """Return values of an array on the organ map's grid at LPS positions ``(…, 3)``; zero outside."""
     inverse = np.linalg.inv(organs.affine)

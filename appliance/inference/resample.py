@@ -52,10 +52,6 @@ class CanonicalGrid:
     first_index: tuple[float, float, float]
     step: tuple[float, float, float]
 
-    def from_volume_axes(self, array: NDArray[np.generic]) -> NDArray[np.generic]:
-        """View an array in the volume's axis order in the grid's."""
-        return _flip(array.transpose(self.axes), self.flips)
-
     def to_volume_axes(self, array: NDArray[np.generic]) -> NDArray[np.generic]:
         """View an array in the grid's axis order in the volume's."""
         return _flip(array, self.flips).transpose(np.argsort(self.axes))
