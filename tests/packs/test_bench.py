@@ -146,7 +146,7 @@ def test_what_was_measured_is_how_a_pack_is_opened(make_pack, root):
     assert opened.engine().patch == (48, 48, 48)
     assert opened.self_test == 1.0
     logits = opened.engine().run(np.zeros((48, 48, 48), np.int16))
-    assert logits.shape == (6, 48, 48, 48)
+    assert logits.shape == (len(pack.structures) + 1, 48, 48, 48)
 
 
 def test_a_measured_way_that_is_not_there_any_more_is_replaced_by_the_usual_one(make_pack, root):
