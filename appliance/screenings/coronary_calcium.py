@@ -42,6 +42,8 @@ _AORTA_DEPTH_MM, _HEART_DEPTH_MM, _ENOUGH_VOXELS = 5.0, 20.0, 500
 _GROOVE_MM = 9.0
 # Fat around an artery: its density, how far from the plaque it is looked for, and how much there must be.
 _FAT_HU, _FAT_NEAR_MM, _FAT_SHARE = (-190, -30), (1.5, 5.0), 0.02
+# A moving heart without fat around it makes bright spots at its border; calcium of arteries this thin is denser.
+_FAINT_HU = 250
 # Lung and bronchi: their density, and the share of a plaque's surroundings from which it lies in them and not in fat.
 _AIR_HU, _AIR_SHARE = -400, 0.2
 
@@ -78,7 +80,7 @@ class CoronaryCalciumSettings(ScreeningSettings):
         ge=3,
         le=20,
     )
-    heart_margin_mm: float = Field(3.0, title="How far outside the map's heart a plaque may lie, mm", ge=0, le=8)
+    heart_margin_mm: float = Field(2.0, title="How far outside the map's heart a plaque may lie, mm", ge=0, le=8)
     aorta_margin_mm: float = Field(2.0, title="Calcium this near the aorta belongs to its wall, mm", ge=0, le=8)
     bone_margin_mm: float = Field(2.0, title="Calcium this near bone is bone, mm", ge=0, le=8)
     valve_depth_mm: float = Field(
@@ -273,7 +275,8 @@ def _calcium(scan: Scan, heart: _Heart, settings: CoronaryCalciumSettings) -> _C
         if not counted.any() or thick_peak_hu(hu, plaque, slices) < settings.threshold_hu:
             continue
         around_hu = shell_hu(hu, plaque, spacing, _FAT_NEAR_MM)
-        if _valve(around_hu) and _depth_mm(scan, heart, place, plaque) >= settings.valve_depth_mm:
+        faint = int(hu[plaque].max()) < _FAINT_HU
+        if _valve(around_hu) and (faint or _depth_mm(scan, heart, place, plaque) >= settings.valve_depth_mm):
             valves += 1
             continue
         if _bronchial(around_hu):
@@ -396,7 +399,7 @@ def _caveats(scan: Scan, heart: _Heart, calcium: _Calcium, settings: CoronaryCal
         caveats.append("the sharpness of the reconstruction kernel is not known")
     if calcium.valves:
         caveats.append(
-            f"calcifications deep in the heart, without fat around, not counted as of valves: {calcium.valves}"
+            f"bright spots without fat around, of valves or of the heart's motion, not counted: {calcium.valves}"
         )
     if calcium.bronchial:
         caveats.append(f"calcifications beside lung or bronchi, not counted: {calcium.bronchial}")
