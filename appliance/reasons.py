@@ -42,6 +42,7 @@ class ReasonCode(StrEnum):
     KVP_UNSUITABLE = "kvp_unsuitable"
     AGE_OUT_OF_RANGE = "age_out_of_range"
     BETTER_SERIES = "better_series"
+    POSITION_UNSUITABLE = "position_unsuitable"
     REGION_NOT_COVERED = "region_not_covered"
     # --- the quality of the scan or of the organ map ------------------------------------------------
     AIR_NOT_CALIBRATED = "air_not_calibrated"

@@ -119,7 +119,7 @@ class PleuralEffusionScreening:
 
     def run(self, scan: Scan, anatomy: Anatomy, settings: PleuralEffusionSettings) -> Outcome:
         """Measure, or abstain with a reason."""
-        reason = _cut_off(anatomy) or _noise(scan, anatomy, settings)
+        reason = _position(scan) or _cut_off(anatomy) or _noise(scan, anatomy, settings)
         if reason is not None:
             return Outcome(Status.ABSTAINED, reason=reason)
         cage = rib_cage(anatomy)
@@ -145,6 +145,13 @@ def _cut_off(anatomy: Anatomy) -> Reason | None:
         if area[-3:].max(initial=0) > _APEX_SHARE * area.max(initial=0):
             text = f"only the base of the {side} lung is in the scan: fluid may lie above"
             return Reason(ReasonCode.ORGAN_CUT_OFF, text)
+    return None
+
+
+def _position(scan: Scan) -> Reason | None:
+    """Fluid is looked for where it sinks to; of a patient on the side that is not known here."""
+    if (scan.acquisition.patient_position or "").upper()[2:] in {"DR", "DL"}:
+        return Reason(ReasonCode.POSITION_UNSUITABLE, "the patient lay on the side; fluid gathers elsewhere then")
     return None
 
 
@@ -307,6 +314,8 @@ def _outcome(scan: Scan, anatomy: Anatomy, fluid: _Fluid, settings: PleuralEffus
         urgency = Urgency.URGENT if largest >= settings.urgent_ml else Urgency.SOON
     evidence = _evidence(scan, fluid, settings)
     caveats = []
+    if not scan.acquisition.patient_position:
+        caveats.append("the header does not say how the patient lay: taken as lying on the back")
     if any("top" in cut_off(anatomy.organs, f"lung_{side}") for side in _SIDES):
         caveats.append("the tops of the lungs are not in the scan")
     words = ", ".join(

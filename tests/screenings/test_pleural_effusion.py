@@ -13,6 +13,7 @@ from appliance.phantom import PhantomOptions
 from appliance.scan import Volume
 from appliance.screenings.contract import Status, Urgency
 from appliance.screenings.pleural_effusion import SCREENING, PleuralEffusionSettings
+from tests.screenings.chest import Chest, make
 from tests.screenings.patients import patient as make_patient
 from tests.screenings.patients import value
 
@@ -172,3 +173,10 @@ def test_a_scan_without_lungs_abstains():
     labels[organs.mask("lung_left", "lung_right")] = organs.values["body"]
     outcome = run_on(scan, replace(organs, labels=labels))
     assert (outcome.status, outcome.reason.code) == (Status.ABSTAINED, "region_not_covered")
+
+
+@pytest.mark.parametrize("position", ["HFDR", "HFDL", "FFDR", "FFDL"])
+def test_fluid_of_a_patient_on_the_side_is_not_measured(position):
+    scan, organs = make(Chest(height_mm=60.0).with_acquisition(patient_position=position))
+    outcome = run_on(scan, organs)
+    assert (outcome.status, outcome.reason.code) == (Status.ABSTAINED, "position_unsuitable")
