@@ -218,11 +218,12 @@ def _even(region: NDArray[np.bool_], hu: NDArray[np.float32], settings: PleuralE
 
     inner = ndimage.binary_erosion(region)
     bodies, count = ndimage.label(ndimage.binary_dilation(region, iterations=2))
-    inside = np.bincount(bodies[inner], minlength=count + 1) > 0
-    spread = np.zeros(count + 1)
-    thick = np.flatnonzero(inside[1:]) + 1  # a body without an inner voxel has no spread
-    if thick.size:
-        spread[thick] = ndimage.standard_deviation(hu, np.where(inner, bodies, 0), thick)
+    labels, values = bodies[inner], hu[inner].astype(np.float64)
+    voxels = np.bincount(labels, minlength=count + 1)
+    inside = voxels > 0  # a body without an inner voxel has no spread
+    many = np.maximum(voxels, 1)
+    mean = np.bincount(labels, values, minlength=count + 1) / many
+    spread = np.sqrt(np.bincount(labels, (values - mean[labels]) ** 2, minlength=count + 1) / many)
     good = inside & (spread <= settings.maximum_spread_hu)
     good[0] = False
     even: NDArray[np.bool_] = good[bodies]

@@ -143,6 +143,7 @@ REASONS: dict[ReasonCode, Concept] = {
         ("R35", ReasonCode.LEVELS_UNCERTAIN),
         ("R36", ReasonCode.NOT_INSPIRATORY),
         ("R37", ReasonCode.METAL_IN_ORGAN),
+        ("R38", ReasonCode.POSITION_UNSUITABLE),
         ("R50", ReasonCode.SCREENING_FAILED),
     )
 }
