@@ -37,15 +37,13 @@ demo: $(BASE)  ## set up, send the built-in test patient through the DICOM port,
 # One process per folder: what OpenVINO, codecs and brokers leave behind in a process must not decide the next folder's tests.
 SUITES := $(sort $(dir $(wildcard tests/*/test_*.py)))
 
-test: lint $(TOOLS)  ## set up, check the style and the types, run every test
-	failed=; for suite in $(SUITES); do $(PYTEST) $$suite || failed="$$failed $$suite"; done; \
-	if [[ -n $$failed ]]; then echo "failed:$$failed"; exit 1; fi
+# The screenings' phantoms keep one core busy for minutes; they run beside the other folders, and their output comes last.
+BESIDE := tests/screenings/
 
-# The importing and quantising tests skip in `make test` what needs PyTorch, nnU-Net or MONAI; here nothing is missing.
-test-all: $(IMPORT)  ## run every test, and the proofs of importing and quantising (about an hour; Debian 12, x86-64)
-	failed=; $(MAKE) test || failed=" test"; \
-	for suite in tests/importing/ tests/quantising/; do \
-	APPLIANCE_TEST_ALL=1 $(IMPORT_VENV)/bin/python -m pytest $$suite || failed="$$failed $$suite"; done; \
+test: lint $(TOOLS)  ## set up, check the style and the types, run every test
+	log=$$(mktemp); $(PYTEST) $(BESIDE) >$$log 2>&1 & beside=$$!; trap 'kill $$beside 2>/dev/null || true; rm -f $$log' EXIT; \
+	failed=; for suite in $(filter-out $(BESIDE),$(SUITES)); do $(PYTEST) $$suite || failed="$$failed $$suite"; done; \
+	wait $$beside || failed="$$failed $(BESIDE)"; cat $$log; \
 	if [[ -n $$failed ]]; then echo "failed:$$failed"; exit 1; fi
 
 test-fast: $(DEVELOP)  ## run the tests that take no more than a few seconds each
