@@ -25,6 +25,7 @@ from appliance.screenings.contract import (
     Urgency,
 )
 from appliance.screenings.cross_section_picture import section_evidence
+from appliance.screenings.region import as_corners
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -272,11 +273,7 @@ def _finding(scan: Scan, segment: _Segment, *, is_aneurysm: bool) -> Finding:
     edge = segment.branch.borders.edge_mm(segment.plane)
     low, high = edge.min(axis=0), edge.max(axis=0)
     code, meaning = ("SCT:67362008", "Aortic aneurysm") if is_aneurysm else ("SCT:25322007", "Dilatation")
-    return Finding(code, meaning, "aorta", (_corner(low), _corner(high)), _key_slice(scan, segment))
-
-
-def _corner(point: NDArray[np.float64]) -> tuple[float, float, float]:
-    return float(point[0]), float(point[1]), float(point[2])
+    return Finding(code, meaning, "aorta", as_corners(low, high), _key_slice(scan, segment))
 
 
 def _key_slice(scan: Scan, segment: _Segment) -> int:

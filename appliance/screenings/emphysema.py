@@ -27,6 +27,7 @@ from appliance.screenings.contract import (
     Status,
 )
 from appliance.screenings.guards import airway_noise_hu
+from appliance.screenings.region import corners_mm
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -299,17 +300,7 @@ def _findings(
 ) -> tuple[Finding, ...]:
     """One finding on the side that has more of it; its box holds the lung in which it was counted."""
     side = max(by_side, key=lambda name: by_side[name])
-    where = np.argwhere((low & lungs.sides[side]).any(axis=(1, 2)))
-    planes = np.argwhere((low & lungs.sides[side]).any(axis=0))
-    start = np.array([part.start for part in lungs.box], dtype=np.float64)
-    corners = start + np.array(
-        [[where.min(), *planes.min(axis=0)], [where.max(), *planes.max(axis=0)]], dtype=np.float64
-    )
-    first, second = scan.volume.to_patient_mm(corners)
-    box_mm = (
-        (float(first[0]), float(first[1]), float(first[2])),
-        (float(second[0]), float(second[1]), float(second[2])),
-    )
+    box_mm = corners_mm(scan.volume, lungs.box, low & lungs.sides[side])
     return (Finding("SCT:87433001", "Pulmonary emphysema", side, box_mm, key_slice),)
 
 

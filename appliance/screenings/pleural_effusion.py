@@ -27,6 +27,7 @@ from appliance.screenings.contract import (
     Urgency,
 )
 from appliance.screenings.guards import airway_noise_hu
+from appliance.screenings.region import corners_mm
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -335,12 +336,9 @@ def _outcome(scan: Scan, anatomy: Anatomy, fluid: _Fluid, settings: PleuralEffus
 
 
 def _finding(fluid: _Fluid, side: str, key_slice: int) -> Finding:
-    where = np.argwhere(fluid.filled[side] > 0.5).astype(np.float64)
-    first, second = fluid.cage.volume.to_patient_mm(np.array([where.min(axis=0), where.max(axis=0)]))
-    box_mm = (
-        (float(first[0]), float(first[1]), float(first[2])),
-        (float(second[0]), float(second[1]), float(second[2])),
-    )
+    slices, rows, columns = fluid.cage.volume.shape
+    everything = slice(0, slices), slice(0, rows), slice(0, columns)
+    box_mm = corners_mm(fluid.cage.volume, everything, fluid.filled[side] > 0.5)
     return Finding("SCT:60046008", "Pleural effusion", f"lung_{side}", box_mm, key_slice)
 
 

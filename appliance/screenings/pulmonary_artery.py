@@ -28,6 +28,7 @@ from appliance.screenings.contract import (
     Status,
 )
 from appliance.screenings.cross_section_picture import section_evidence
+from appliance.screenings.region import as_corners
 
 if TYPE_CHECKING:
     from appliance.anatomy.derived import Anatomy
@@ -215,8 +216,7 @@ def _outcome(scan: Scan, anatomy: Anatomy, measured: _Diameter, settings: Pulmon
 def _finding(measured: _Diameter, key_slice: int) -> Finding:
     edge = measured.trunk.borders.edge_mm(measured.plane)
     low, high = edge.min(axis=0), edge.max(axis=0)
-    box_mm = ((float(low[0]), float(low[1]), float(low[2])), (float(high[0]), float(high[1]), float(high[2])))
-    return Finding("SCT:25322007", "Dilatation", _SITE, box_mm, key_slice)
+    return Finding("SCT:25322007", "Dilatation", _SITE, as_corners(low, high), key_slice)
 
 
 def _evidence(

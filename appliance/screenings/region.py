@@ -54,9 +54,16 @@ def corners_mm(
     start = np.array([part.start for part in box], dtype=np.float64)
     ends = start + np.array([[part[0] for part in hit], [part[-1] for part in hit]], dtype=np.float64)
     first, second = volume.to_patient_mm(ends)
+    return as_corners(first, second)
+
+
+def as_corners(
+    first_mm: NDArray[np.float64], second_mm: NDArray[np.float64]
+) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+    """Return two points, LPS mm, as a finding holds them."""
     return (
-        (float(first[0]), float(first[1]), float(first[2])),
-        (float(second[0]), float(second[1]), float(second[2])),
+        (float(first_mm[0]), float(first_mm[1]), float(first_mm[2])),
+        (float(second_mm[0]), float(second_mm[1]), float(second_mm[2])),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -57,3 +58,22 @@ def examine(screening, options: PhantomOptions, settings=None, *, levels: bool =
 def value(outcome, name: str, site: str | None = None) -> float:
     """One measurement of an outcome."""
     return next(item.value for item in outcome.measurements if (item.name, item.site) == (name, site))
+
+
+def with_voxels(scan: Scan, change) -> Scan:
+    """The scan with its densities changed in place by a function."""
+    hu = np.array(scan.volume.hu)
+    change(hu)
+    return replace(scan, volume=Volume(hu, np.array(scan.volume.affine), scan.volume.frames))
+
+
+def with_block(scan: Scan, position_mm, size_mm: float, density_hu: int) -> Scan:
+    """The scan with a block of one density at a place in the patient."""
+    middle = scan.volume.to_index(np.array(position_mm, dtype=np.float64))
+    half = 0.5 * size_mm / np.array(scan.volume.spacing_mm)
+    low, high = np.rint(middle - half).astype(int), np.rint(middle + half).astype(int) + 1
+
+    def change(hu):
+        hu[tuple(slice(a, b) for a, b in zip(low, high, strict=True))] = density_hu
+
+    return with_voxels(scan, change)

@@ -13,7 +13,7 @@ from appliance.screenings.agatston import category, shown
 from appliance.screenings.contract import Status, Urgency
 from appliance.screenings.coronary_calcium import SCREENING, CoronaryCalciumSettings
 from tests.screenings.hearts import PLAQUES, heart, usual
-from tests.screenings.patients import patient, value
+from tests.screenings.patients import patient, value, with_block, with_voxels
 
 SETTINGS = CoronaryCalciumSettings()
 
@@ -24,25 +24,6 @@ def run(scan, organs, settings: CoronaryCalciumSettings = SETTINGS):
 
 def score(scan, organs, settings: CoronaryCalciumSettings = SETTINGS) -> float:
     return value(run(scan, organs, settings), "agatston_score")
-
-
-def with_voxels(scan, change):
-    """The scan with its densities changed in place by a function."""
-    hu = np.array(scan.volume.hu)
-    change(hu)
-    return replace(scan, volume=Volume(hu, np.array(scan.volume.affine), scan.volume.frames))
-
-
-def put(scan, position_mm, size_mm: float, density_hu: int):
-    """The scan with a block of one density at a place in the patient."""
-    middle = scan.volume.to_index(np.array(position_mm, dtype=np.float64))
-    half = 0.5 * size_mm / np.array(scan.volume.spacing_mm)
-    low, high = np.rint(middle - half).astype(int), np.rint(middle + half).astype(int) + 1
-
-    def change(hu):
-        hu[tuple(slice(a, b) for a, b in zip(low, high, strict=True))] = density_hu
-
-    return with_voxels(scan, change)
 
 
 def reference_score(scan, truth) -> float:
@@ -191,7 +172,7 @@ def test_calcium_of_the_aorta_s_wall_is_not_counted():
     inside = organs.mask("aorta")
     z, y, x = next(place for place in np.argwhere(inside) if organs.mask("heart")[place[0]].any())
     position = organs.affine[:3, :3] @ (z, y, x) + organs.affine[:3, 3]
-    assert score(put(scan, position, 4.0, 500), organs) == pytest.approx(score(scan, organs))
+    assert score(with_block(scan, position, 4.0, 500), organs) == pytest.approx(score(scan, organs))
 
 
 def test_bone_is_not_counted():
@@ -212,14 +193,14 @@ def test_calcium_deep_in_muscle_is_taken_for_a_valve_and_said():
     scan, organs, _ = usual()
     depth = ndimage.distance_transform_edt(organs.mask("heart"), sampling=organs.spacing_mm)
     deepest = organs.affine[:3, :3] @ np.unravel_index(depth.argmax(), depth.shape) + organs.affine[:3, 3]
-    outcome = run(put(scan, deepest, 5.0, 600), organs)
+    outcome = run(with_block(scan, deepest, 5.0, 600), organs)
     assert value(outcome, "agatston_score") == pytest.approx(score(scan, organs))
     assert any("valves" in caveat and "1" in caveat for caveat in outcome.caveats)
 
 
 def test_metal_gives_no_score():
     scan, organs, truth = usual()
-    outcome = run(put(scan, truth.lesions[0].centre_mm, 3.0, 3000), organs)
+    outcome = run(with_block(scan, truth.lesions[0].centre_mm, 3.0, 3000), organs)
     assert (outcome.status, outcome.reason.code) == (Status.ABSTAINED, "metal_in_organ")
 
 
@@ -258,7 +239,7 @@ def test_calcium_of_a_bronchus_is_not_a_plaque():
     lung = scan.volume.hu[box] < -600
     places = np.argwhere(region & lung)
     middle = scan.volume.to_patient_mm(places[len(places) // 2] + [part.start for part in box])
-    before, after = run(scan, organs), run(put(scan, middle, 3.0, 350), organs)
+    before, after = run(scan, organs), run(with_block(scan, middle, 3.0, 350), organs)
     assert value(after, "agatston_score") == pytest.approx(value(before, "agatston_score"), rel=0.01)
     assert any("beside lung or bronchi" in caveat for caveat in after.caveats)
 

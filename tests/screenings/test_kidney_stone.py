@@ -14,32 +14,13 @@ from appliance.screenings.contract import Status
 from appliance.screenings.kidney_stone import SCREENING, KidneyStoneSettings
 from tests.screenings.abdomens import GRID, healthy, rendered, stony
 from tests.screenings.example_abdomen import example_abdomen
-from tests.screenings.patients import value
+from tests.screenings.patients import value, with_block, with_voxels
 
 SETTINGS = KidneyStoneSettings()
 
 
 def run(scan, organs, settings: KidneyStoneSettings = SETTINGS):
     return SCREENING.run(scan, Anatomy(scan.volume, organs), settings)
-
-
-def with_voxels(scan, change):
-    """The scan with its densities changed in place by a function."""
-    hu = np.array(scan.volume.hu)
-    change(hu)
-    return replace(scan, volume=Volume(hu, np.array(scan.volume.affine), scan.volume.frames))
-
-
-def block_at(scan, position_mm, size_mm: float, density_hu: int):
-    """The scan with a block of one density at a place in the patient."""
-    middle = scan.volume.to_index(np.array(position_mm, dtype=np.float64))
-    half = 0.5 * size_mm / np.array(scan.volume.spacing_mm)
-    low, high = np.rint(middle - half).astype(int), np.rint(middle + half).astype(int) + 1
-
-    def change(hu):
-        hu[tuple(slice(a, b) for a, b in zip(low, high, strict=True))] = density_hu
-
-    return with_voxels(scan, change)
 
 
 def centre_mm(organs, name):
@@ -117,19 +98,19 @@ def test_a_stone_in_the_pelvis_beside_the_map_s_kidney_is_found():
 @pytest.mark.parametrize("name", ["aorta", "vertebral_bodies", "liver"])
 def test_calcium_elsewhere_is_no_stone(name):
     scan, organs, _ = healthy()
-    assert value(run(block_at(scan, centre_mm(organs, name), 8.0, 600), organs), "kidney_stone_count") == 0
+    assert value(run(with_block(scan, centre_mm(organs, name), 8.0, 600), organs), "kidney_stone_count") == 0
 
 
 @pytest.mark.slow
 def test_one_bright_voxel_is_no_stone():
     scan, organs, _ = healthy()
-    assert value(run(block_at(scan, centre_mm(organs, "kidney_left"), 0.1, 600), organs), "kidney_stone_count") == 0
+    assert value(run(with_block(scan, centre_mm(organs, "kidney_left"), 0.1, 600), organs), "kidney_stone_count") == 0
 
 
 @pytest.mark.slow
 def test_metal_gives_no_size():
     scan, organs, _ = healthy()
-    outcome = run(block_at(scan, centre_mm(organs, "kidney_right"), 6.0, 3000), organs)
+    outcome = run(with_block(scan, centre_mm(organs, "kidney_right"), 6.0, 3000), organs)
     assert (outcome.status, outcome.reason.code) == (Status.ABSTAINED, "metal_in_organ")
 
 

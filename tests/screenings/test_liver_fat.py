@@ -15,7 +15,7 @@ from appliance.screenings.contract import Status
 from appliance.screenings.liver_fat import SCREENING, LiverFatSettings, grade
 from tests.screenings.abdomens import GRID, healthy, rendered, stony
 from tests.screenings.example_abdomen import example_abdomen
-from tests.screenings.patients import value
+from tests.screenings.patients import value, with_voxels
 
 SETTINGS = LiverFatSettings()
 
@@ -26,13 +26,6 @@ def run(scan, organs, settings: LiverFatSettings = SETTINGS, doubts=None):
 
 def liver_hu(outcome) -> float:
     return value(outcome, "liver_mean_hu", "liver")
-
-
-def with_voxels(scan, change):
-    """The scan with its densities changed in place by a function."""
-    hu = np.array(scan.volume.hu)
-    change(hu)
-    return replace(scan, volume=Volume(hu, np.array(scan.volume.affine), scan.volume.frames))
 
 
 def cut(organs, below: int):
