@@ -2,7 +2,7 @@
 # Install what a fresh Debian or Ubuntu machine lacks, and only that.
 #
 #   prepare-machine.sh venv FOLDER   a Python 3.11 to 3.13 and a virtual environment in FOLDER
-#   prepare-machine.sh tools         what the tests talk to and call: dcmtk, dicom3tools, Orthanc, mosquitto, a Chinese font, …
+#   prepare-machine.sh tools         what the tests talk to and call: dcmtk, dicom3tools, Orthanc, mosquitto, a browser, a Chinese font, …
 set -euo pipefail
 
 as_root() {
@@ -77,6 +77,8 @@ install_tools() {
     command -v mosquitto_sub >/dev/null || missing+=(mosquitto-clients)
     [ -x /usr/sbin/Orthanc ] || command -v Orthanc >/dev/null || missing+=(orthanc)
     command -v systemd-analyze >/dev/null || missing+=(systemd)
+    command -v chromium >/dev/null || missing+=(chromium)
+    command -v chromedriver >/dev/null || missing+=(chromium-driver)
     install_packages "${missing[@]}"
 }
 
