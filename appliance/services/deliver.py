@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING
 import structlog
 
 from appliance.delivery.backoff import Backoff
+from appliance.delivery.c_store import CStoreCarrier
 from appliance.delivery.courier import Courier
 from appliance.delivery.node import PacsNode
 from appliance.delivery.objects import Kind
 from appliance.delivery.outbox_worker import Settled, let_go, settle
+from appliance.delivery.shipment import Shipment
 from appliance.errors import ApplianceError
 from appliance.services import systemd
 from appliance.services.lifecycle import Heartbeat
@@ -47,11 +49,12 @@ class _Route(threading.Thread):
         backoff = Backoff(deliver.retry_first_s, deliver.retry_longest_s)
         try:
             with open_database(self._settings.box.database, check=False) as store:
-                courier = Courier(store, self._settings.box.results, self._node, backoff, self._stop_asked)
+                shipment = Shipment(store, self._settings.box.results, CStoreCarrier(self._node), self._stop_asked)
+                courier = Courier(store, shipment, backoff, self._stop_asked)
                 courier.begin()
                 while not self._stop_asked.is_set():
                     courier.round()
-                    self.objects_sent = courier.objects_sent
+                    self.objects_sent = shipment.sent
                     self._stop_asked.wait(deliver.poll_s)
         except Exception as error:  # noqa: BLE001  # not swallowed
             # Told by the main thread, which ends the service: its manager starts it again.

@@ -23,8 +23,10 @@ from pydicom.uid import (
 )
 
 from appliance.delivery.backoff import Backoff
+from appliance.delivery.c_store import CStoreCarrier
 from appliance.delivery.courier import Courier
 from appliance.delivery.node import PacsNode
+from appliance.delivery.shipment import Shipment
 from appliance.dicom.network.sender import echo
 from appliance.store.database import open_database
 from appliance.store.lifecycle import ScanState
@@ -151,14 +153,15 @@ def pacs(_started_pacs: Pacs) -> Pacs:
 
 @pytest.fixture
 def courier(store: Store, results: Path) -> Callable[..., Courier]:
-    """Make a courier to a port; its waits are so short that the next round tries again."""
+    """Make a courier to a port; its waits are so short that the next round tries again, unless told otherwise."""
 
-    def make(port: int, **changes: Any) -> Courier:
+    def make(port: int, *, backoff: Backoff = Backoff(0.001, 0.002), **changes: Any) -> Courier:  # noqa: B008
         node = PacsNode(
             **{"name": "pacs", "ae_title": PACS, "address": "127.0.0.1", "port": port, "calling_ae": BOX,
                "timeout_s": 10.0, **changes}
         )  # fmt: skip
-        return Courier(store, results, node, Backoff(0.001, 0.002), threading.Event())
+        stop = threading.Event()
+        return Courier(store, Shipment(store, results, CStoreCarrier(node), stop), backoff, stop)
 
     return make
 

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pydicom.dataset import Dataset
 from pynetdicom import AE, evt
 from pynetdicom._globals import ALL_TRANSFER_SYNTAXES
 from pynetdicom.sop_class import (
@@ -45,7 +46,15 @@ def on_requested(event: Event) -> None:
     ]
 
 
-def on_store(event: Event) -> int:
+def talkative(status: int) -> Dataset:
+    """A failure with a comment that names a patient, tries to drive a terminal and does not end."""
+    answer = Dataset()
+    answer.Status = status
+    answer.ErrorComment = "\x07\rZhang^San\n\x08" + "x" * 500
+    return answer
+
+
+def on_store(event: Event) -> int | Dataset:
     words = illness()
     if "drop" in words:
         event.assoc.abort()
@@ -58,7 +67,7 @@ def on_store(event: Event) -> int:
         if word.startswith("0x"):
             code, _, kind = word.partition("=")
             if not kind or event.request.AffectedSOPClassUID == CLASSES[kind]:
-                return int(code, 16)
+                return talkative(int(code, 16)) if "comment" in words else int(code, 16)
     digest = hashlib.sha256(event.request.DataSet.getvalue()).hexdigest()
     with (FOLDER / "arrived").open("a") as file:
         file.write(f"{event.request.AffectedSOPInstanceUID} {digest}\n")

@@ -7,11 +7,11 @@ import threading
 from typing import TYPE_CHECKING
 
 import pytest
+import structlog
 from pydicom import dcmread
 from pydicom.uid import ImplicitVRLittleEndian
 
 from appliance.delivery.backoff import Backoff
-from appliance.delivery.courier import Courier
 from appliance.delivery.objects import Kind
 from appliance.delivery.outbox_worker import settle
 from appliance.store.lifecycle import ScanState
@@ -19,6 +19,7 @@ from appliance.store.outbox import OutboxState
 from tests.delivery.conftest import free_port
 
 if TYPE_CHECKING:
+    from appliance.delivery.courier import Courier
     from appliance.store.database import Store
     from appliance.store.outbox import OutboxEntry
 
@@ -147,6 +148,21 @@ def test_what_is_not_understood_is_parked_after_some_tries(screen, courier, pacs
     assert "0xC000" in entry.reason
 
 
+@pytest.mark.filterwarnings("ignore:The value length")
+def test_what_a_peer_says_in_words_is_kept_as_one_bounded_line_and_never_logged(screen, courier, pacs, store):
+    pacs.become("0xA900 comment")
+    scan_id, _ = screen(("capture",))
+    with structlog.testing.capture_logs() as logs:
+        courier(pacs.port).round()
+    settle(store)
+    reason = store.scans.get(scan_id).reason.text
+    assert "Zhang^San" in reason  # local status may say it
+    assert reason.isprintable()
+    assert len(reason) < 600
+    assert "Zhang" not in str(logs)
+    assert "Zhang" not in str([event.numbers for event in store.events.waiting()])
+
+
 def test_changed_settings_take_up_what_was_parked_under_the_old_ones(screen, courier, pacs, store):
     pacs.become("refuse_seg")
     scan_id, _ = screen()
@@ -214,7 +230,7 @@ def test_stopping_does_not_wait_for_a_peer_that_hangs(screen, store, results, pa
 
 def test_nobody_there_is_one_try_for_all_and_the_first_answer_hastens_all(screen, courier, store, results):
     scans = [screen()[0] for _ in range(3)]
-    served = Courier(store, results, courier(free_port())._node, Backoff(600.0, 600.0), threading.Event())
+    served = courier(free_port(), backoff=Backoff(600.0, 600.0))
     for _ in range(3):
         served.round()
     assert [entry_of(store, scan_id).attempts for scan_id in scans] == [1, 0, 0]
@@ -223,10 +239,10 @@ def test_nobody_there_is_one_try_for_all_and_the_first_answer_hastens_all(screen
 
 def test_the_first_answer_hastens_what_was_put_off(screen, courier, pacs, store, results):
     first, second = screen()[0], screen()[0]
-    away = Courier(store, results, courier(free_port())._node, Backoff(600.0, 600.0), threading.Event())
+    away = courier(free_port(), backoff=Backoff(600.0, 600.0))
     away.round()
     assert entry_of(store, first).attempts == 1
-    away._node, away._quiet_until = courier(pacs.port)._node, 0.0
+    away._errand, away._quiet_until = courier(pacs.port)._errand, 0.0
     away.round()
     away.round()
     assert {entry_of(store, scan).state for scan in (first, second)} == {OutboxState.DONE}
@@ -234,7 +250,7 @@ def test_the_first_answer_hastens_what_was_put_off(screen, courier, pacs, store,
 
 def test_what_ends_on_this_box_is_no_sign_that_the_peer_is_back(screen, courier, store, results):
     put_off = screen()[0]
-    away = Courier(store, results, courier(free_port())._node, Backoff(600.0, 600.0), threading.Event())
+    away = courier(free_port(), backoff=Backoff(600.0, 600.0))
     away.round()
     waits_until = entry_of(store, put_off).next_try_at
     empty = screen(())[0]

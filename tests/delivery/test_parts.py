@@ -14,6 +14,7 @@ from appliance.delivery.backoff import Backoff
 from appliance.delivery.node import PacsNode
 from appliance.delivery.objects import Kind, kind_of
 from appliance.delivery.verdict import Verdict, verdict_of_status
+from appliance.foreign_text import one_line
 
 NODE = PacsNode("pacs", "PACS", "10.1.2.4", 104, "BOX")
 
@@ -58,6 +59,12 @@ def test_the_kind_of_an_object(sop_class, kind):
 )
 def test_every_setting_that_can_mend_a_destination_changes_its_digest(change):
     assert dataclasses.replace(NODE, **change).digest() != NODE.digest()
+
+
+def test_foreign_text_is_one_printable_line_of_bounded_length():
+    assert one_line("  \x1b[31mfull\r\n disk\t\x00! ") == "[31mfull disk !"
+    assert one_line("磁盘\u202e已满\ue000") == "磁盘已满"
+    assert one_line("x" * 10_000_000) == "x" * 159 + "…"
 
 
 @pytest.fixture

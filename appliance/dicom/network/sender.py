@@ -20,6 +20,7 @@ from appliance.dicom.uids import (
     IMPLICIT_VR_LITTLE_ENDIAN,
     VERIFICATION,
 )
+from appliance.foreign_text import one_line
 
 if TYPE_CHECKING:
     import threading
@@ -328,6 +329,6 @@ def _judge(path: Path, answer: Dataset, peer: str) -> FileResult:
         return FileResult(path, None, f"{peer} gave no answer to this file.", Obstacle.NETWORK)
     if code_to_category(status) in {"Success", "Warning"}:
         return FileResult(path, status, None)
-    comment = str(answer.get("ErrorComment", "")).strip()
+    comment = one_line(str(answer.get("ErrorComment", "")))
     said = f": {comment}" if comment else ""
     return FileResult(path, status, f"{peer} answered 0x{status:04X}{said}.", Obstacle.STATUS)
