@@ -20,6 +20,7 @@ import structlog
 from appliance.durable import sync
 from appliance.errors import StoreError
 from appliance.store import migrations
+from appliance.store.alerts import Alerts
 from appliance.store.associations import Associations
 from appliance.store.deliveries import Deliveries
 from appliance.store.events import EventKind, Events
@@ -120,6 +121,11 @@ class Store:
     def deliveries(self) -> Deliveries:
         """What a PACS has and what it still waits for."""
         return Deliveries(self)
+
+    @cached_property
+    def alerts(self) -> Alerts:
+        """What somebody must look at soon."""
+        return Alerts(self)
 
     @cached_property
     def events(self) -> Events:

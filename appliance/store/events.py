@@ -41,6 +41,7 @@ class EventKind(StrEnum):
     REFUSED = "refused"
     FAILED = "failed"
     PARKED = "parked"
+    ALERT_ESCALATED = "alert_escalated"
 
 
 @dataclass(frozen=True, slots=True)

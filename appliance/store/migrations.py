@@ -244,6 +244,45 @@ MIGRATIONS: tuple[Migration, ...] = (
             """,
         ),
     ),
+    Migration(
+        5,
+        "alerts, what a command said of them, and what of the outbox goes first",
+        (
+            """
+            CREATE TABLE alerts (
+                id INTEGER PRIMARY KEY AUTOINCREMENT,
+                scan_id INTEGER NOT NULL REFERENCES scans (id),
+                screening TEXT NOT NULL,
+                urgency TEXT NOT NULL CHECK (urgency IN ('routine', 'soon', 'urgent')),
+                raised_at REAL NOT NULL,
+                waited_s REAL NOT NULL DEFAULT 0,
+                state TEXT NOT NULL CHECK (state IN ('open', 'escalated', 'acknowledged')),
+                escalated_at REAL,
+                acknowledged_at REAL,
+                acknowledged_by TEXT,
+                UNIQUE (scan_id, screening),
+                CHECK (state <> 'escalated' OR escalated_at IS NOT NULL),
+                CHECK ((state = 'acknowledged') = (acknowledged_at IS NOT NULL)),
+                CHECK ((acknowledged_at IS NULL) = (acknowledged_by IS NULL))
+            ) STRICT
+            """,
+            "CREATE INDEX alerts_unacknowledged ON alerts (id) WHERE state <> 'acknowledged'",
+            """
+            CREATE TABLE alert_commands (
+                id INTEGER PRIMARY KEY,
+                alert_id INTEGER NOT NULL REFERENCES alerts (id),
+                step TEXT NOT NULL CHECK (step IN ('raised', 'escalated', 'acknowledged')),
+                ran_at REAL NOT NULL,
+                seconds REAL NOT NULL,
+                outcome TEXT NOT NULL CHECK (outcome IN ('exited', 'killed', 'timed_out', 'not_started')),
+                exit_status INTEGER,
+                CHECK ((outcome = 'exited') = (exit_status IS NOT NULL))
+            ) STRICT
+            """,
+            "CREATE INDEX alert_commands_alert ON alert_commands (alert_id)",
+            "ALTER TABLE outbox ADD COLUMN priority INTEGER NOT NULL DEFAULT 0",
+        ),
+    ),
 )
 
 LATEST = MIGRATIONS[-1].version

@@ -78,9 +78,21 @@ class Outbox:
         *,
         destination: str = "",
         scan_id: int | None = None,
+        priority: int = 0,
         at: float | None = None,
     ) -> bool:
         """Put something in; a key that is already there changes nothing.
+
+        Parameters
+        ----------
+        key
+            Unique; says what is sent and where to.
+        kind, payload, destination, scan_id
+            See :class:`OutboxEntry`.
+        priority
+            Of what is due the highest goes first; results have 0, alerts more.
+        at
+            Unix time; now by default.
 
         Returns
         -------
@@ -91,10 +103,10 @@ class Outbox:
         with self._store.atomic():
             added = self._store.execute(
                 """
-                INSERT INTO outbox (key, kind, destination, scan_id, payload, state, created_at, next_try_at)
-                VALUES (?, ?, ?, ?, ?, 'waiting', ?, ?) ON CONFLICT (key) DO NOTHING
+                INSERT INTO outbox (key, kind, destination, scan_id, payload, priority, state, created_at, next_try_at)
+                VALUES (?, ?, ?, ?, ?, ?, 'waiting', ?, ?) ON CONFLICT (key) DO NOTHING
                 """,
-                (key, kind, destination, scan_id, json.dumps(dict(payload), sort_keys=True), now, now),
+                (key, kind, destination, scan_id, json.dumps(dict(payload), sort_keys=True), priority, now, now),
             )
         return added > 0
 
@@ -107,7 +119,7 @@ class Outbox:
         longest_wait_s: float = 1e12,
         limit: int = 100,
     ) -> list[OutboxEntry]:
-        """Return what may be tried now, the longest due first.
+        """Return what may be tried now, by priority, and of one priority the longest due first.
 
         Parameters
         ----------
@@ -125,7 +137,7 @@ class Outbox:
             """
             WHERE state = 'waiting' AND (next_try_at <= ? OR next_try_at > ?)
             AND (? IS NULL OR kind = ?) AND (? IS NULL OR destination = ?)
-            ORDER BY next_try_at, id LIMIT ?
+            ORDER BY priority DESC, next_try_at, id LIMIT ?
             """,
             (moment, moment + longest_wait_s, kind, kind, destination, destination, limit),
         )

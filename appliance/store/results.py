@@ -13,6 +13,7 @@ from appliance.store.lifecycle import ScanState
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from appliance.store.alerts import AlertRules
     from appliance.store.database import Store
 
 
@@ -58,9 +59,12 @@ class Results:
         *,
         folder: str,
         key_images: Sequence[str] = (),
+        alerts: AlertRules | None = None,
         at: float | None = None,
     ) -> bool:
-        """Store a report and make its scan ``screened``, in one transaction; repeating it changes nothing.
+        """Store a report, raise its alerts and make its scan ``screened``, all in one transaction.
+
+        Repeating it changes nothing.
 
         Parameters
         ----------
@@ -72,6 +76,8 @@ class Results:
             Name of the folder below the results that holds the report and its files.
         key_images
             Files in that folder.
+        alerts
+            Which findings raise an alert; ``None`` raises none.
         at
             Unix time; now by default.
 
@@ -93,11 +99,14 @@ class Results:
                 return False
             try:
                 self._insert(scan_id, report, folder, key_images, now)
+                alarming = [] if alerts is None else _alarming(report, alerts)
             except (KeyError, TypeError, ValueError, AttributeError) as error:
                 raise ReportInvalidError(
                     f"The report of scan {scan_id} cannot be stored: {type(error).__name__} {error}."
                 ) from error
             self._store.scans.advance(scan_id, ScanState.SCREENED, cause="report stored", at=now)
+            if alerts is not None:
+                self._store.alerts.raise_for(scan_id, alarming, channels=alerts.channels, at=now)
         return True
 
     def get(self, scan_id: int) -> ResultRow | None:
@@ -169,3 +178,12 @@ class Results:
                     "key_slice_sop_instance_uid": finding.get("key_slice_sop_instance_uid"),
                 },
             )
+
+
+def _alarming(report: Mapping[str, Any], rules: AlertRules) -> list[tuple[str, str]]:
+    """Return the screenings whose finding raises an alert, each with its urgency."""
+    return [
+        (screening["name"], screening["urgency"])
+        for screening in report["screenings"]
+        if screening["status"] == "finding" and rules.raises(screening["name"], screening["urgency"])
+    ]

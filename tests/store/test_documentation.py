@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from appliance.store.alerts import AlertState, AlertStep, CommandOutcome
 from appliance.store.instances import Disposition
 from appliance.store.lifecycle import TRANSITIONS
 from appliance.store.outbox import OutboxState
@@ -34,7 +35,7 @@ def test_every_table_is_in_the_manual_with_its_columns(store: Store) -> None:
     assert set(documented) == set(tables)
     for name, columns in tables.items():
         assert columns <= documented[name]
-        values = {value for kind in (Disposition, OutboxState) for value in kind}
+        values = {value for kind in (Disposition, OutboxState, AlertState, AlertStep, CommandOutcome) for value in kind}
         assert documented[name] - columns <= values | {"released+quiet", "aborted+quiet", "forced"}
 
 
