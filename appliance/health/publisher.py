@@ -153,7 +153,7 @@ class Publisher:
         """Begin to connect; returns at once."""
         self._thread.start()
 
-    def close(self, timeout_s: float = 5.0) -> None:
+    def close(self, timeout_s: float = 15.0) -> None:
         """Say ``offline``, wait for the broker's acknowledgement, disconnect and end the thread."""
         self._stop.set()
         connection = self._connection

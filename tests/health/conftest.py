@@ -1,5 +1,7 @@
+import contextlib
 import json
 import os
+import random
 import shutil
 import socket
 import ssl
@@ -28,9 +30,14 @@ def wait_until(condition: Callable[[], bool], what: str, at_most_s: float = 60.0
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """A port nobody uses, from below those that the kernel gives away: it may be seconds before somebody listens."""
+    while True:
+        port = random.randint(15_000, 32_000)
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            with contextlib.suppress(OSError):
+                probe.bind(("127.0.0.1", port))
+                return port
 
 
 def openssl(*arguments: str, cwd: Path) -> None:
@@ -112,7 +119,7 @@ class Listener:
         self.client.on_message = lambda _client, _data, message: self.messages.append(message)
         self.client.connect("127.0.0.1", self.port)
         self.client.loop_start()
-        assert ready.wait(30)
+        assert ready.wait(60)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -120,7 +127,7 @@ class Listener:
         self.client.loop_stop()
 
     def of(self, leaf: str) -> list[dict]:
-        return [json.loads(message.payload) for message in self.messages if message.topic.endswith(f"/{leaf}")]
+        return [json.loads(message.payload) for message in tuple(self.messages) if message.topic.endswith(f"/{leaf}")]
 
     def states(self) -> list[tuple[str, int]]:
         return [(message["state"], message["session"]) for message in self.of("state")]

@@ -18,6 +18,12 @@ from appliance.services.lifecycle import Heartbeat
 from .conftest import free_port
 
 
+@pytest.fixture(autouse=True)
+def patient(monkeypatch):
+    """On a busy machine an honest answer may take longer than the health service would wait for it."""
+    monkeypatch.setattr(probes, "_PROBE_TIMEOUT_S", 60.0)
+
+
 @pytest.fixture
 def pacs():
     entity = AE(ae_title="PACS")

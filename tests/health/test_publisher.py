@@ -104,7 +104,7 @@ def test_two_boxes_at_once(tmp_path, listener):
         publisher.start()
     wait_until(lambda: len(listener.states()) == 2, "both births")
     for publisher in publishers:
-        publisher.close()
+        publisher.close(60.0)
     with Listener(listener.port) as late:
         wait_until(lambda: len(late.states()) == 2, "both farewells")
         assert {state for state, _ in late.states()} == {"offline"}

@@ -1,5 +1,6 @@
 """The real health service and a real mosquitto: birth, will, rebirth, absence, events."""
 
+import json
 import signal
 
 import jsonschema
@@ -28,11 +29,11 @@ def test_the_birth_is_retained_and_first(box, broker, listener):
 def test_every_message_is_valid_by_the_shipped_schema(box, listener):
     box.start()
     wait_until(lambda: listener.of("health") and listener.of("events"), "health and an event")
-    for message in listener.messages:
-        leaf = message.topic.rpartition("/")[2]
-        schema = MESSAGES[leaf].model_json_schema()
-        for content in listener.of(leaf):
-            jsonschema.validate(content, schema)
+    # The box goes on publishing: what came so far is judged, or a slow judge would never see the end.
+    box.stop()
+    validators = {leaf: jsonschema.Draft202012Validator(model.model_json_schema()) for leaf, model in MESSAGES.items()}
+    for message in tuple(listener.messages):
+        validators[message.topic.rpartition("/")[2]].validate(json.loads(message.payload))
 
 
 def test_health_is_published_again_and_again(box, listener):
@@ -46,7 +47,7 @@ def test_a_clean_stop_says_offline(box, listener):
     process = box.start()
     listener.wait_state("online")
     process.terminate()
-    assert process.wait(30) == 0
+    assert process.wait(60) == 0
     listener.wait_state("offline")
     assert not (box.state_directory / "run/health.json").exists()
 
