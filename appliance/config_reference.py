@@ -39,6 +39,13 @@ _EXAMPLES: dict[str, Any] = {
     "deliver.destinations.tls.certificate": "/etc/appliance/box-dicom.crt",
     "deliver.destinations.tls.private_key": "/etc/appliance/box-dicom.key",
     "deliver.destinations.tls.trusted": "/etc/appliance/pacs-ca.pem",
+    "deliver.dicomweb.name": "archive",
+    "deliver.dicomweb.url": "https://pacs.example/dicom-web",
+    "deliver.dicomweb.username": "box",
+    "deliver.dicomweb.secret_file": "/etc/appliance/archive-password",
+    "deliver.dicomweb.certificate": "/etc/appliance/box-web.crt",
+    "deliver.dicomweb.private_key": "/etc/appliance/box-web.key",
+    "deliver.dicomweb.trusted": "/etc/appliance/archive-ca.pem",
     "health.mqtt.host": "fleet.example",
     "health.mqtt.tls.certificate": "/etc/appliance/box.crt",
     "health.mqtt.tls.private_key": "/etc/appliance/box.key",
@@ -76,6 +83,7 @@ _BOUNDS = {
 _PATTERNS = {
     r"^[\x21-\x5b\x5d-\x7e]([\x20-\x5b\x5d-\x7e]*[\x21-\x5b\x5d-\x7e])?$": "ASCII without a backslash",
     r"^[A-Za-z0-9._-]{1,64}$": "1 to 64 letters, digits, '.', '_' or '-'",
+    r"^[^:]+$": "without a colon",
     r"^[A-Za-z0-9._-]{1,32}$": "1 to 32 letters, digits, '.', '_' or '-'",
 }
 

@@ -77,3 +77,34 @@ def _load(context: ssl.SSLContext, files: TlsFiles) -> ssl.SSLContext:
     except (OSError, ssl.SSLError) as error:
         raise ConfigurationError(f"TLS: {files.trusted} cannot be used as trusted certificates: {error}") from error
     return context
+
+
+def https_context(trusted: Path | None, certificate: Path | None, private_key: Path | None) -> ssl.SSLContext:
+    """Return a context for HTTPS: the server must name the host that was called and chain to an authority.
+
+    Parameters
+    ----------
+    trusted
+        PEM file with the authorities; ``None`` takes the operating system's.
+    certificate, private_key
+        What is shown when the server asks for a certificate; both or neither.
+
+    Raises
+    ------
+    ConfigurationError
+        As in :func:`server_context`.
+    """
+    try:
+        context = ssl.create_default_context(cafile=trusted)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigurationError(f"TLS: {trusted} cannot be used as trusted certificates: {error}") from error
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if certificate is not None and private_key is not None:
+        try:
+            context.load_cert_chain(certificate, private_key)
+        except (OSError, ssl.SSLError) as error:
+            raise ConfigurationError(
+                f"TLS: {certificate} and {private_key} cannot be used as certificate and key: {error}"
+            ) from error
+        require_private(private_key)
+    return context

@@ -237,9 +237,9 @@ def _pack_keys(settings: Settings) -> Iterator[Check]:
 
 
 def _destinations(settings: Settings) -> Iterator[Check]:
-    from appliance.health.probes import destinations
+    from appliance.health.probes import connections, destinations, endpoints
 
-    if not settings.deliver.destinations:
+    if not settings.deliver.pacs_names:
         yield Check("destinations", Verdict.OK, "none: results stay on the box")
     for peer in destinations(settings.deliver.destinations, settings.receive.ae_title):
         name = f"destination {peer.name}"
@@ -250,6 +250,12 @@ def _destinations(settings: Settings) -> Iterator[Check]:
             yield Check(name, Verdict.PROBLEM, "accepts the connection but refuses C-ECHO", fix)
         else:
             yield Check(name, Verdict.PROBLEM, "cannot be reached", "check address, port, cable and firewall")
+    for peer in connections(endpoints(settings.deliver)):
+        name = f"destination {peer.name}"
+        if peer.reachable:
+            yield Check(name, Verdict.OK, "accepts the connection; the first result shows whether it takes one")
+        else:
+            yield Check(name, Verdict.PROBLEM, "cannot be reached", "check address, port, name server and firewall")
 
 
 def _broker(settings: Settings) -> Iterator[Check]:
@@ -282,15 +288,20 @@ def _certificates(settings: Settings) -> Iterator[Check]:
     from appliance.health.certificate import read
     from appliance.secret_files import require_private
 
-    used: dict[str, TlsSettings | None] = {
+    deliver = settings.deliver
+    sides: dict[str, TlsSettings | None] = {
         "DICOM port's certificate": settings.receive.tls,
         "MQTT certificate": settings.health.mqtt.tls if settings.health.mqtt else None,
-    } | {f"certificate for {peer.name}": peer.tls for peer in settings.deliver.destinations}
-    for name, tls in used.items():
-        if tls is None:
-            continue
-        require_private(tls.private_key)
-        left = read(tls.certificate).not_after - datetime.now(UTC)
+    } | {f"certificate for {peer.name}": peer.tls for peer in deliver.destinations}
+    used = {name: (tls.certificate, tls.private_key) for name, tls in sides.items() if tls is not None}
+    for web in deliver.dicomweb:
+        if web.certificate is not None and web.private_key is not None:
+            used[f"certificate for {web.name}"] = (web.certificate, web.private_key)
+        if web.secret_file is not None:
+            require_private(web.secret_file)
+    for name, (certificate, private_key) in used.items():
+        require_private(private_key)
+        left = read(certificate).not_after - datetime.now(UTC)
         if left.days < 0:
             yield Check(name, Verdict.PROBLEM, f"expired {-left.days} days ago", "renew it now")
         elif left.days < _EXPIRY_WARNING_DAYS:

@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
-_WHOLE_PEER = frozenset({Obstacle.CALLING_AE_TITLE, Obstacle.CALLED_AE_TITLE, Obstacle.REFUSED})
+_WHOLE_PEER = frozenset({
+    Obstacle.CALLING_AE_TITLE, Obstacle.CALLED_AE_TITLE, Obstacle.REFUSED, Obstacle.AUTHENTICATION, Obstacle.URL,
+})  # fmt: skip
 _ENTRIES_AT_ONCE = 20
 _TRIAL_INTERVAL_S = 3600.0
 

@@ -53,6 +53,10 @@ class Errand(Protocol):
     def name(self) -> str:
         """Name of the destination."""
 
+    @property
+    def sent(self) -> int:
+        """How much the destination has confirmed since the service started."""
+
     def digest(self) -> str:
         """Return ``sha256:…`` over everything that a change of the configuration can mend."""
 

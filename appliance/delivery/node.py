@@ -1,4 +1,4 @@
-"""A PACS as delivery knows it: its address, what it wants, and who we are to it."""
+"""A destination as delivery knows it: its address, what it wants, and who we are to it."""
 
 from __future__ import annotations
 
@@ -10,12 +10,16 @@ from typing import TYPE_CHECKING
 from appliance.delivery.objects import Kind
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from appliance.dicom.web.stow import Access
     from appliance.tls import TlsFiles
 
 
 @dataclass(frozen=True, slots=True)
 class PacsNode:
-    """One destination.
+    """A PACS that is spoken to over DICOM associations.
 
     Attributes
     ----------
@@ -48,4 +52,45 @@ class PacsNode:
             None if self.tls is None else [str(self.tls.certificate), str(self.tls.private_key), str(self.tls.trusted)]
         )
         told = [self.ae_title, self.address, self.port, self.calling_ae, sorted(self.kinds), tls, self.timeout_s]
-        return "sha256:" + hashlib.sha256(json.dumps(told).encode()).hexdigest()
+        return digest_of(told)
+
+
+@dataclass(frozen=True, slots=True)
+class DicomwebNode:
+    """A PACS that is spoken to over DICOMweb.
+
+    Attributes
+    ----------
+    name
+        Its name on this box.
+    access
+        Its address and what opens it.
+    kinds
+        The kinds of objects it is sent.
+    """
+
+    name: str
+    access: Access
+    kinds: frozenset[Kind] = frozenset(Kind)
+
+    def digest(self) -> str:
+        """Return ``sha256:…`` over everything that a change of the configuration can mend, renewed files included."""
+        access = self.access
+        files = (access.secret_file, access.certificate, access.private_key, access.trusted)
+        told = [access.url, access.username, access.timeout_s, sorted(self.kinds), [*map(_file_mark, files)]]
+        return digest_of(told)
+
+
+def digest_of(told: Sequence[object]) -> str:
+    """Return ``sha256:…`` over settings."""
+    return "sha256:" + hashlib.sha256(json.dumps(list(told)).encode()).hexdigest()
+
+
+def _file_mark(path: Path | None) -> list[object] | None:
+    """Return what changes when a file is replaced; never what is in it."""
+    if path is None:
+        return None
+    try:
+        return [str(path), path.stat().st_mtime_ns]
+    except OSError:
+        return [str(path), None]

@@ -101,12 +101,17 @@ class Shipment:
         self._results = results
         self._carrier = carrier
         self._stop = stop
-        self.sent = 0
+        self._sent = 0
 
     @property
     def name(self) -> str:
         """Name of the destination."""
         return self._carrier.name
+
+    @property
+    def sent(self) -> int:
+        """Objects that the PACS has confirmed."""
+        return self._sent
 
     def digest(self) -> str:
         """Return the digest of the destination's settings."""
@@ -141,7 +146,7 @@ class Shipment:
     def _send(self, entry: OutboxEntry, objects: list[ResultObject]) -> Outcome:
         def confirm(item: ResultObject, status: int) -> None:
             self._store.deliveries.confirm(entry.key, item.sop_instance_uid, status)
-            self.sent += 1
+            self._sent += 1
 
         try:
             carried = self._carrier.carry(objects, confirm, self._stop)

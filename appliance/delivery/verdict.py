@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 DOUBTFUL_TRIES = 5
 """Tries of what the peer calls not understood: some say so only because their disk is full."""
 
-_DUPLICATE_INSTANCE = 0x0111
+DUPLICATE_INSTANCE = 0x0111
+"""The peer has the object already."""
+
 _CLASS_NOT_SUPPORTED = 0x0122
 _NOT_AUTHORISED = 0x0124
 
@@ -68,7 +70,7 @@ def judge(item: ResultObject, result: FileResult, node: PacsNode, *, permanent: 
     permanent
         Whether the association was refused for good (A-ASSOCIATE-RJ result 1, PS3.8 Section 9.3.4).
     """
-    if result.problem is None or result.status == _DUPLICATE_INSTANCE:
+    if result.problem is None or result.status == DUPLICATE_INSTANCE:
         return Judgement(Verdict.THERE, None, None)
     obstacle = result.obstacle or Obstacle.NETWORK
     if obstacle is Obstacle.STATUS and result.status is not None:
@@ -97,7 +99,7 @@ def _judge_status(item: ResultObject, result: FileResult, node: PacsNode) -> Jud
         sentence = f'The PACS "{node.name}" does not let {node.calling_ae} store; allow it there.'
         return Judgement(verdict, Obstacle.REFUSED, sentence)
     sentence = (
-        f"{result.problem} It does not take this {_what(item)}; ask its administrator what it logged, then "
+        f"{result.problem} It does not take this {what(item)}; ask its administrator what it logged, then "
         "`appliance retry`."
     )
     return Judgement(verdict, Obstacle.STATUS, sentence)
@@ -116,13 +118,14 @@ def _sentence(item: ResultObject, obstacle: Obstacle, problem: str, node: PacsNo
         )
     if obstacle is Obstacle.SOP_CLASS:
         leave = f', or leave "{item.kind}" out of its kinds in deliver.destinations' if item.kind else ""
-        return f'The PACS "{node.name}" does not take {_what(item)}: have it accept this SOP class{leave}.'
+        return f'The PACS "{node.name}" does not take {what(item)}: have it accept this SOP class{leave}.'
     if obstacle is Obstacle.REFUSED:
         return f"{problem} Ask its administrator what it logged."
     return f"{problem} The object {item.path.name} on this box is damaged; have the scan sent again."
 
 
-def _what(item: ResultObject) -> str:
+def what(item: ResultObject) -> str:
+    """Return what an object is: the name and the UID of its SOP class."""
     from pydicom.uid import UID
 
     return f"{UID(item.sop_class_uid).name} ({item.sop_class_uid})"

@@ -49,6 +49,7 @@ def measure(settings: Settings, *, broker_connected: bool | None = None, packs: 
     services = probes.services(box.state_directory / "run", silent_after_s=SILENT_AFTER_S)
     queue = _queue(settings)
     peers = probes.destinations(settings.deliver.destinations, settings.receive.ae_title)
+    peers += probes.connections(probes.endpoints(settings.deliver))
     if broker_connected is not None:
         peers += (Peer(name="broker", role=PeerRole.BROKER, reachable=broker_connected, echo=None, seconds=None),)
     condition, problems = assessment.assess(

@@ -15,6 +15,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import psutil
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from appliance.config import Destination
+    from appliance.config import DeliverSettings, Destination
 
 _MIB = 1024.0 * 1024.0
 _PROBE_TIMEOUT_S = 3.0
@@ -170,6 +171,45 @@ def ask(destination: Destination, calling_ae_title: str) -> Answer:
     except ConfigurationError:
         echoed = False  # our own TLS files; `appliance doctor` looks at them
     return Answer(connected=True, echoed=echoed, seconds=time.monotonic() - began_s)
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A destination that is no DICOM node: name, host and TCP port."""
+
+    name: str
+    host: str
+    port: int
+
+
+def endpoints(deliver: DeliverSettings) -> list[Endpoint]:
+    """Return the configured destinations that are not asked for a C-ECHO."""
+    addresses = [(each.name, urlsplit(each.url)) for each in deliver.dicomweb]
+    return [
+        Endpoint(name, url.hostname or "", url.port or (443 if url.scheme == "https" else 80))
+        for name, url in addresses
+    ]
+
+
+def connections(configured: Sequence[Endpoint]) -> tuple[Peer, ...]:
+    """Connect to all of these at the same time; whether they do what they should is seen when something is sent."""
+    if not configured:
+        return ()
+    with ThreadPoolExecutor(max_workers=min(8, len(configured)), thread_name_prefix="peer") as pool:
+        seconds = list(pool.map(_connect, configured))
+    return tuple(
+        Peer(name=each.name, role=PeerRole.DESTINATION, reachable=took is not None, echo=None, seconds=took)
+        for each, took in zip(configured, seconds, strict=True)
+    )
+
+
+def _connect(endpoint: Endpoint) -> float | None:
+    began_s = time.monotonic()
+    try:
+        with socket.create_connection((endpoint.host, endpoint.port), timeout=_PROBE_TIMEOUT_S):
+            return time.monotonic() - began_s
+    except OSError:
+        return None
 
 
 def destinations(configured: Sequence[Destination], calling_ae_title: str) -> tuple[Peer, ...]:

@@ -6,6 +6,7 @@ Each destination has a thread of its own, so that one that hangs holds up no oth
 from __future__ import annotations
 
 import threading
+from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
@@ -13,17 +14,25 @@ import structlog
 from appliance.delivery.backoff import Backoff
 from appliance.delivery.c_store import CStoreCarrier
 from appliance.delivery.courier import Courier
-from appliance.delivery.node import PacsNode
+from appliance.delivery.node import DicomwebNode, PacsNode
 from appliance.delivery.objects import Kind
 from appliance.delivery.outbox_worker import Settled, let_go, settle
 from appliance.delivery.shipment import Shipment
+from appliance.delivery.stow import StowCarrier
+from appliance.dicom.web.stow import Access
 from appliance.errors import ApplianceError
 from appliance.services import systemd
 from appliance.services.lifecycle import Heartbeat
 from appliance.store.database import open_database
 
 if TYPE_CHECKING:
-    from appliance.config import Destination, Settings
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from appliance.config import Destination, DicomwebDestination, Settings
+    from appliance.delivery.errand import Errand
+    from appliance.delivery.shipment import Carrier
+    from appliance.store.database import Store
 
 _log = structlog.get_logger()
 
@@ -35,13 +44,19 @@ _GRACE_S = 10.0
 class _Route(threading.Thread):
     """Serves one destination until the service ends; an error in it ends the service."""
 
-    def __init__(self, settings: Settings, destination: Destination, stop: threading.Event) -> None:
-        super().__init__(name=f"deliver-{destination.name}", daemon=True)
+    def __init__(
+        self,
+        settings: Settings,
+        name: str,
+        errand_of: Callable[[Store, threading.Event], Errand],
+        stop: threading.Event,
+    ) -> None:
+        super().__init__(name=f"deliver-{name}", daemon=True)
         self._settings = settings
-        self._node = node_of(settings, destination)
+        self._errand_of = errand_of
         self._stop_asked = stop
         self.error: Exception | None = None
-        self.objects_sent = 0
+        self.sent = 0
 
     def run(self) -> None:
         """Look at the outbox every ``deliver.poll_s``."""
@@ -49,17 +64,28 @@ class _Route(threading.Thread):
         backoff = Backoff(deliver.retry_first_s, deliver.retry_longest_s)
         try:
             with open_database(self._settings.box.database, check=False) as store:
-                shipment = Shipment(store, self._settings.box.results, CStoreCarrier(self._node), self._stop_asked)
-                courier = Courier(store, shipment, backoff, self._stop_asked)
+                errand = self._errand_of(store, self._stop_asked)
+                courier = Courier(store, errand, backoff, self._stop_asked)
                 courier.begin()
                 while not self._stop_asked.is_set():
                     courier.round()
-                    self.objects_sent = shipment.sent
+                    self.sent = errand.sent
                     self._stop_asked.wait(deliver.poll_s)
         except Exception as error:  # noqa: BLE001  # not swallowed
             # Told by the main thread, which ends the service: its manager starts it again.
             self.error = error
             self._stop_asked.set()
+
+
+def _routes(settings: Settings, stop: threading.Event) -> list[_Route]:
+    results, deliver = settings.box.results, settings.deliver
+    carriers: list[Carrier] = [CStoreCarrier(node_of(settings, destination)) for destination in deliver.destinations]
+    carriers += [StowCarrier(web_node_of(destination)) for destination in deliver.dicomweb]
+    return [_Route(settings, carrier.name, partial(_shipment, results, carrier), stop) for carrier in carriers]
+
+
+def _shipment(results: Path, carrier: Carrier, store: Store, stop: threading.Event) -> Errand:
+    return Shipment(store, results, carrier, stop)
 
 
 def node_of(settings: Settings, destination: Destination) -> PacsNode:
@@ -74,6 +100,20 @@ def node_of(settings: Settings, destination: Destination) -> PacsNode:
         tls=destination.tls,
         timeout_s=destination.timeout_s,
     )
+
+
+def web_node_of(destination: DicomwebDestination) -> DicomwebNode:
+    """Return a DICOMweb destination as delivery knows it."""
+    access = Access(
+        url=destination.url,
+        username=destination.username,
+        secret_file=destination.secret_file,
+        certificate=destination.certificate,
+        private_key=destination.private_key,
+        trusted=destination.trusted,
+        timeout_s=destination.timeout_s,
+    )
+    return DicomwebNode(destination.name, access, frozenset(map(Kind, destination.kinds)))
 
 
 def run(settings: Settings, stop: threading.Event) -> None:
@@ -92,18 +132,17 @@ def run(settings: Settings, stop: threading.Event) -> None:
         The database cannot be used; the service manager starts the service again.
     """
     heartbeat = Heartbeat(settings.box.state_directory, "deliver")
-    destinations = settings.deliver.destinations
     with open_database(settings.box.database) as store:
         total = Settled()
-        let_go(store, [destination.name for destination in destinations])
-        routes = [_Route(settings, destination, stop) for destination in destinations]
+        let_go(store, settings.deliver.pacs_names)
+        routes = _routes(settings, stop)
         for route in routes:
             route.start()
         systemd.notify("READY=1")
         try:
             while True:
                 total += settle(store)
-                _beat(heartbeat, total, sum(route.objects_sent for route in routes))
+                _beat(heartbeat, total, sum(route.sent for route in routes))
                 systemd.notify("WATCHDOG=1")
                 if stop.wait(settings.deliver.poll_s):
                     break

@@ -197,7 +197,7 @@ class _Worker:
 
     def _hand_over(self) -> None:
         """Give what is screened to delivery, and write into the folders of finished scans that they are."""
-        destinations = [destination.name for destination in self._settings.deliver.destinations]
+        destinations = self._settings.deliver.pacs_names
         for scan in self._store.scans.in_state(ScanState.SCREENED):
             self._store.scans.hand_over(scan.id, destinations)
         for scan in self._store.scans.done_since(self._marked_until):

@@ -169,12 +169,34 @@ def test_addresses_and_networks_are_taken(run, tmp_path, address):
     assert run("config", "check", right).exit_code == 0
 
 
+@pytest.mark.parametrize(
+    ("lines", "told"),
+    [
+        ('url = "http://pacs.example/dicom-web"', "deliver.dicomweb.0.allow_http: url begins with http://"),
+        ('url = "pacs.example"', "deliver.dicomweb.0.url: 'pacs.example' is no address such as https://"),
+        ('url = "https://box:secret@pacs.example"', "deliver.dicomweb.0.url: user and password do not belong"),
+        ('url = "https://pacs.example/rs/studies"', "deliver.dicomweb.0.url: "),
+        ('url = "https://pacs.example"\nusername = "box"', "deliver.dicomweb.0.secret_file: username is set"),
+        ('url = "https://pacs.example"\nprivate_key = "/k"', "deliver.dicomweb.0.private_key: certificate and private"),
+        ('url = "https://pacs.example"\nae_title = "PACS"', "deliver.dicomweb.0.ae_title: there is no such key"),
+        ('url = "https://pacs.example"\nkinds = ["pdg"]', "deliver.dicomweb.0.kinds.0 = 'pdg'"),
+    ],
+)
+def test_a_wrong_key_of_a_dicomweb_destination_is_named(run, tmp_path, lines, told):
+    wrong = tmp_path / "wrong.toml"
+    wrong.write_text(f'[[deliver.dicomweb]]\nname = "pacs"\n{lines}\n')
+    ran = run("config", "check", str(wrong))
+    assert ran.exit_code == 2
+    assert told in ran.errors
+    assert "secret@" not in ran.errors
+
+
 def test_two_destinations_of_one_name_are_told(run, tmp_path):
     wrong = tmp_path / "wrong.toml"
     wrong.write_text('[[deliver.destinations]]\nname = "pacs"\nae_title = "PACS"\naddress = "10.1.2.4"\n' * 2)
     ran = run("config", "check", wrong)
     assert ran.exit_code == 2
-    assert "deliver.destinations: the name 'pacs' is there more than once" in ran.errors
+    assert "deliver: the name 'pacs' is there more than once" in ran.errors
 
 
 def test_config_show_tells_where_a_value_comes_from(run, box):

@@ -25,9 +25,11 @@ from pydicom.uid import (
 from appliance.delivery.backoff import Backoff
 from appliance.delivery.c_store import CStoreCarrier
 from appliance.delivery.courier import Courier
-from appliance.delivery.node import PacsNode
+from appliance.delivery.node import DicomwebNode, PacsNode
 from appliance.delivery.shipment import Shipment
+from appliance.delivery.stow import StowCarrier
 from appliance.dicom.network.sender import echo
+from appliance.dicom.web.stow import Access
 from appliance.store.database import open_database
 from appliance.store.lifecycle import ScanState
 
@@ -162,6 +164,18 @@ def courier(store: Store, results: Path) -> Callable[..., Courier]:
         )  # fmt: skip
         stop = threading.Event()
         return Courier(store, Shipment(store, results, CStoreCarrier(node), stop), backoff, stop)
+
+    return make
+
+
+@pytest.fixture
+def stow(store: Store, results: Path) -> Callable[..., Courier]:
+    """Make a courier to a URL; the next round tries again, unless told otherwise."""
+
+    def make(url: str, *, backoff: Backoff = Backoff(0.001, 0.002), **access: object) -> Courier:  # noqa: B008
+        node = DicomwebNode("pacs", Access(url, **{"timeout_s": 10.0, **access}))  # type: ignore[arg-type]
+        stop = threading.Event()
+        return Courier(store, Shipment(store, results, StowCarrier(node), stop), backoff, stop)
 
     return make
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import shutil
 import subprocess
@@ -26,9 +27,13 @@ if TYPE_CHECKING:
 ORTHANC = shutil.which("Orthanc") or "/usr/sbin/Orthanc"
 
 
+BASIC = f"Basic {base64.b64encode(b'box:s3cret').decode()}"
+DICOMWEB = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
+
+
 @pytest.fixture
 def orthanc(tmp_path: Path) -> Iterator[tuple[int, Callable[[str], Any]]]:
-    """Give the DICOM port of an Orthanc, and a reader of its REST interface."""
+    """Give the DICOM port of an Orthanc, and a reader of its REST interface; DICOMweb is below /dicom-web there."""
     if not Path(ORTHANC).exists():
         pytest.skip("Orthanc is not installed")
     dicom, http, folder = free_port(), free_port(), tmp_path / "orthanc"
@@ -38,7 +43,8 @@ def orthanc(tmp_path: Path) -> Iterator[tuple[int, Callable[[str], Any]]]:
             {
                 "DicomAet": PACS, "DicomPort": dicom, "DicomCheckCalledAet": True, "HttpPort": http,
                 "StorageDirectory": str(folder), "IndexDirectory": str(folder), "RemoteAccessAllowed": False,
-                "AuthenticationEnabled": False, "Plugins": [], "OverwriteInstances": False,
+                "OverwriteInstances": False, "Plugins": [str(DICOMWEB)] if DICOMWEB.exists() else [],
+                "AuthenticationEnabled": True, "RegisteredUsers": {"box": "s3cret"},
             }
         )
     )  # fmt: skip
@@ -46,8 +52,11 @@ def orthanc(tmp_path: Path) -> Iterator[tuple[int, Callable[[str], Any]]]:
         process = subprocess.Popen([ORTHANC, str(folder / "orthanc.json")], stdout=log, stderr=log)
 
     def get(path: str) -> Any:
-        with urllib.request.urlopen(f"http://127.0.0.1:{http}{path}", timeout=30) as answer:
+        request = urllib.request.Request(f"http://127.0.0.1:{http}{path}", headers={"Authorization": BASIC})
+        with urllib.request.urlopen(request, timeout=30) as answer:
             return json.load(answer)
+
+    get.url = f"http://127.0.0.1:{http}/dicom-web"  # type: ignore[attr-defined]
 
     wait_until(lambda: echo(host="127.0.0.1", port=dicom, called_ae=PACS, calling_ae=BOX, timeout_s=5).ok, "Orthanc")
     yield dicom, get
@@ -78,6 +87,42 @@ def test_the_objects_of_the_test_patient_are_in_orthanc_once_however_often_they_
     again = store.outbox.of_scan(scan_id)[0].payload
     store.outbox.put("pacs/pacs/again", "pacs", again, destination="pacs")
     courier(port).round()
+    assert store.outbox.get("pacs/pacs/again").state is OutboxState.DONE
+    assert held(get) == uids
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not DICOMWEB.exists(), reason="Orthanc's DICOMweb plugin is not installed")
+def test_orthanc_takes_the_same_objects_over_stow_once_however_often_they_are_sent(
+    screen, stow, orthanc, store, results, tmp_path
+):
+    _, get = orthanc
+    scan_id, _ = screen(())
+    folder = results / store.scans.get(scan_id).folder / "objects"
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in case_of(tmp_path / "case").objects:
+        shutil.copy(path, folder)
+    uids = sorted(str(dcmread(path, stop_before_pixels=True).SOPInstanceUID) for path in folder.iterdir())
+    password = tmp_path / "password"
+    password.write_text("wrong")
+    password.chmod(0o600)
+    stow(get.url, username="box", secret_file=password).round()
+    settle(store)
+    assert "(HTTP 401): correct username and secret_file" in store.scans.get(scan_id).reason.text
+    password.write_text("s3cret")
+    store.scans.retry(scan_id)
+    stow(get.url + "x", username="box", secret_file=password).round()
+    settle(store)
+    assert "There is no STOW-RS at" in store.scans.get(scan_id).reason.text
+    store.scans.retry(scan_id)
+    right = stow(get.url, username="box", secret_file=password)
+    right.round()
+    settle(store)
+    assert store.scans.get(scan_id).state is ScanState.DONE
+    assert held(get) == uids
+    again = store.outbox.of_scan(scan_id)[0].payload
+    store.outbox.put("pacs/pacs/again", "pacs", again, destination="pacs")
+    right.round()
     assert store.outbox.get("pacs/pacs/again").state is OutboxState.DONE
     assert held(get) == uids
 

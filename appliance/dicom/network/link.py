@@ -41,6 +41,10 @@ class Obstacle(StrEnum):
     SOP_CLASS = "sop_class"
     STATUS = "status"
     FILE = "file"
+    AUTHENTICATION = "authentication"
+    URL = "url"
+    TOO_LARGE = "too_large"
+    MEDIA_TYPE = "media_type"
 
 
 class _WatchfulDimse(DIMSEServiceProvider):

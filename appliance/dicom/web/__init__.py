@@ -1,0 +1,1 @@
+"""DICOMweb as a user: storing objects over HTTP (PS3.18)."""
