@@ -86,6 +86,11 @@ class BoxSettings(Section):
 class Peer(Section):
     """A DICOM node that may send to this box."""
 
+    name: str | None = Field(
+        None,
+        title="Name used towards the fleet, such as ct-1; without one it is peer-1, peer-2, … in the order given here",
+        pattern=r"^[A-Za-z0-9._-]{1,32}$",
+    )
     ae_title: AETitle = Field(title="Its calling AE title")
     address: str = Field(title="Its IP address or network, such as 10.1.2.3 or 10.1.2.0/24")
 
@@ -321,6 +326,8 @@ class MqttSettings(Section):
     username: str | None = Field(None, title="User name, when there is no client certificate")
     password_file: Path | None = Field(None, title="File with the password, mode 0600, or a systemd credential")
     allow_plaintext: bool = Field(False, title="Allow a connection without TLS (a broker on this machine)")
+    drift: bool = Field(True, title="Publish counts and histograms of inputs and results once a day")
+    commands: bool = Field(False, title="Do what the fleet asks for over MQTT: self-test, diagnostics and the like")
 
 
 class HealthSettings(Section):
@@ -329,6 +336,9 @@ class HealthSettings(Section):
     interval_s: float = Field(60.0, title="How often health is measured and published", ge=0.2, le=3600)
     stalled_after_s: float = Field(
         1800.0, title="Scans waiting this long with none finished means the work is stalled", gt=0
+    )
+    prometheus_port: Port = Field(
+        0, title="TCP port, for this machine alone, where Prometheus can read the same figures; 0 opens none"
     )
     mqtt: MqttSettings | None = Field(None, title="The fleet's broker; absent publishes nothing")
 

@@ -26,6 +26,7 @@ _SCHEMA_DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 # What a key without a default looks like in the commented file.
 _EXAMPLES: dict[str, Any] = {
+    "receive.peers.name": "ct-1",
     "receive.peers.ae_title": "CT1",
     "receive.peers.address": "10.1.2.3",
     "receive.tls.certificate": "/etc/appliance/dicom.crt",

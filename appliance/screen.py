@@ -80,7 +80,7 @@ def screen_series(
     from appliance.anatomy.plausibility import implausible
     from appliance.anatomy.stages import map_in_stages
     from appliance.dicom.image.volume import build_scan
-    from appliance.screenings.guards import judge
+    from appliance.screenings.guards import airway_noise_hu, judge
 
     started = time.monotonic()
     on_stage("reading")
@@ -126,6 +126,8 @@ def screen_series(
         },
         shared_seconds=dict(anatomy.seconds) if anatomy is not None else {},
         revision=revision,
+        air_hu=image.air_hu if image is not None else None,
+        noise_hu=airway_noise_hu(scan, organs) if organs is not None else None,
     )
     if out_directory is not None:
         on_stage("writing")

@@ -128,7 +128,7 @@ class Publisher:
         self._ended = threading.Event()
         # No lock of ours is held around calls into paho: it calls back while holding its own.
         self._connection: _Connection | None = None
-        self._latest_health: bytes | None = None
+        self._latest: dict[str, bytes] = {}  # by topic, in the order first given
         self._last_complaint = ""
         self._acknowledged: queue.SimpleQueue[_Message] = queue.SimpleQueue()
         self._refusals: queue.SimpleQueue[_Message] = queue.SimpleQueue()
@@ -170,11 +170,28 @@ class Publisher:
 
     def publish_health(self, payload: bytes) -> None:
         """Publish the latest health, now or at the next connection."""
+        self.publish_latest("health", payload)
+
+    def publish_latest(self, leaf: str, payload: bytes) -> None:
+        """Publish the latest, retained message of a topic, now and at every connection from then on."""
         # Kept first: a connection that begins in between publishes it too, and twice does no harm.
-        self._latest_health = payload
+        self._latest = self._latest | {leaf: payload}
         connection = self._connection
         if connection is not None:
-            connection.client.publish(self._broker.topic("health"), payload, qos=_QOS, retain=True)
+            connection.client.publish(self._broker.topic(leaf), payload, qos=_QOS, retain=True)
+
+    def announce(self) -> bool:
+        """Publish the state and the latest message of every retained topic again; return whether that is under way."""
+        connection = self._connection
+        if connection is None:
+            return False
+        self._announce(connection.client, connection.session)
+        return True
+
+    def _announce(self, client: Client, session: int) -> None:
+        client.publish(*self._state(Presence.ONLINE, session), retain=True)
+        for leaf, payload in self._latest.items():
+            client.publish(self._broker.topic(leaf), payload, qos=_QOS, retain=True)
 
     def publish_event(self, key: int, payload: bytes) -> bool:
         """Publish one event, unless it is under way already or there is no connection.
@@ -273,10 +290,8 @@ class Publisher:
             return
         self._sessions.advance()
         self._last_complaint = ""
-        client.publish(*self._state(Presence.ONLINE, session), retain=True)
+        self._announce(client, session)
         self._connection = _Connection(client, session)
-        if self._latest_health is not None:
-            client.publish(self._broker.topic("health"), self._latest_health, qos=_QOS, retain=True)
         log.info("broker_connected", session=session)
 
     def _on_disconnect(self, _client: Client, _data: Any, _flags: Any, reason: Any, _properties: Any) -> None:

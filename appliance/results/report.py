@@ -46,6 +46,9 @@ class Report:
         What screenings share and how long each part of it took; it is within ``screenings_s``.
     revision
         Revision of the scan.
+    air_hu, noise_hu
+        Air outside the body, and noise as :func:`appliance.screenings.guards.airway_noise_hu` measures it; ``None``
+        where neither was seen.
     """
 
     appliance_version: str
@@ -58,10 +61,13 @@ class Report:
     timings: dict[str, float] = field(default_factory=dict)
     shared_seconds: dict[str, float] = field(default_factory=dict)
     revision: int = 1
+    air_hu: float | None = None
+    noise_hu: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the object of ``screen --json`` (see ``docs/interfaces.md``)."""
         volume = self.scan.volume
+        acquisition = self.scan.acquisition
         return {
             "appliance": {
                 "version": self.appliance_version,
@@ -74,10 +80,15 @@ class Report:
                 "modality": "CT",
                 "slices": volume.shape[0],
                 "spacing_mm": [round(value, 4) for value in volume.spacing_mm],
-                "slice_thickness_mm": self.scan.acquisition.slice_thickness_mm,
-                "kernel": self.scan.acquisition.kernel,
-                "kernel_family": self.scan.acquisition.kernel_family.value,
-                "kvp": self.scan.acquisition.kvp,
+                "slice_thickness_mm": acquisition.slice_thickness_mm,
+                "kernel": acquisition.kernel,
+                "kernel_family": acquisition.kernel_family.value,
+                "kvp": acquisition.kvp,
+                "manufacturer": acquisition.manufacturer,
+                "model": acquisition.model,
+                "age_decade": _decade(acquisition.patient_age_years),
+                "air_hu": _rounded(self.air_hu),
+                "noise_hu": _rounded(self.noise_hu),
                 "coverage": list(self.coverage),
                 "contrast": self.contrast,
                 "revision": self.revision,
@@ -114,3 +125,12 @@ class Report:
                 for finding in outcome.findings
             ],
         }
+
+
+def _decade(age_years: float | None) -> int | None:
+    """Return the years of age without their last digit: enough to see that other patients come than before."""
+    return None if age_years is None else int(age_years // 10.0) * 10
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 1)

@@ -140,7 +140,8 @@ class Assembler:
             if association is None or not association.instances:
                 continue  # gone, or one that the receiver takes back when nothing comes
             if name not in self._known:
-                self._store.associations.see(name, at=time.time())
+                caller = association.opened.calling_ae_title if association.opened is not None else None
+                self._store.associations.see(name, at=time.time(), calling_ae_title=caller)
                 self._known[name] = self._store.instances.names(name)
             known = self._known[name]
             new = deque(path for path in association.instances if path.name not in known)

@@ -15,6 +15,7 @@ from appliance import __version__
 from appliance.errors import ConfigurationError, PackError, StoreError
 from appliance.health.broker import Broker
 from appliance.health.disk import DiskKeeper
+from appliance.health.drift import make_due
 from appliance.health.measure import measure
 from appliance.health.model import Condition, Event, Pack, PackTrust, SelfTest
 from appliance.health.publisher import Publisher
@@ -35,6 +36,7 @@ SWEEP_INTERVAL_S = 600.0
 SHORT_SWEEP_INTERVAL_S = 60.0
 EVENT_INTERVAL_S = 2.0
 PACKS_INTERVAL_S = 600.0
+DRIFT_INTERVAL_S = 600.0
 SETTLING_S = 60.0
 _LONGEST_WAIT_S = 5.0
 _EVENTS_KEPT_S = 30 * 86400.0
@@ -125,6 +127,7 @@ class _Service:
         self._publisher = publisher
         self._keeper = DiskKeeper(settings.box.spool, settings.retention)
         self._condition: Condition | None = None
+        self._drift_told = ""
         self._packs: tuple[Pack, ...] | None = ()
         self._choice_seen = (-1, -1, -1)
         self._settled_at_s = time.monotonic() + SETTLING_S
@@ -136,6 +139,7 @@ class _Service:
         watchdog_s = systemd.watchdog_interval_s() or _LONGEST_WAIT_S * 2.0
         wait_s = min(_LONGEST_WAIT_S, interval_s, watchdog_s / 2.0)
         next_packs_s = next_measure_s = next_sweep_s = next_short_sweep_s = next_events_s = time.monotonic()
+        next_drift_s = next_packs_s
         self._record(EventKind.STARTED)
         while True:
             # The heartbeat comes first, so that the service finds itself alive.
@@ -153,6 +157,9 @@ class _Service:
             if now_s >= next_sweep_s or (now_s >= next_short_sweep_s and self._keeper.short()):
                 self._sweep()
                 next_sweep_s, next_short_sweep_s = now_s + SWEEP_INTERVAL_S, now_s + SHORT_SWEEP_INTERVAL_S
+            if now_s >= next_drift_s:
+                self._drift()
+                next_drift_s = now_s + DRIFT_INTERVAL_S
             if now_s >= next_events_s:
                 self._publish_events()
                 next_events_s = now_s + min(EVENT_INTERVAL_S, interval_s)
@@ -189,6 +196,25 @@ class _Service:
             _log.error("disk_not_swept", why=str(error))
         except OSError as error:
             _log.error("disk_not_swept", why=error.strerror)
+
+    def _drift(self) -> None:
+        """Make the message of the days that have passed, and give the newest one to the publisher."""
+        mqtt, box = self._settings.health.mqtt, self._settings.box
+        if self._publisher is None or mqtt is None or not mqtt.drift or not box.database.exists():
+            return
+        try:
+            with open_database(box.database, check=False) as store:
+                key_file = box.state_directory / "health" / "drift-key"
+                made = make_due(store, self._settings.receive.peers, key_file)
+                latest = store.drift.latest()
+        except (StoreError, ConfigurationError) as error:
+            _log.error("drift_not_made", why=str(error))
+            return
+        if made is not None:
+            _log.info("drift_made", first_day=made.first_day, last_day=made.last_day, groups=len(made.groups))
+        if latest is not None and latest.last_day != self._drift_told:
+            self._drift_told = latest.last_day
+            self._publisher.publish_latest("drift", latest.message.encode())
 
     def _record(self, kind: EventKind) -> None:
         """Put an event of the box itself where the scans' events are."""

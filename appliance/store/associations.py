@@ -34,12 +34,15 @@ class Associations:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    def see(self, name: str, *, at: float) -> None:
-        """Record that an association exists; repeating it changes nothing."""
+    def see(self, name: str, *, at: float, calling_ae_title: str | None = None) -> None:
+        """Record that an association exists, and who called where that is known; repeating it changes nothing."""
         with self._store.atomic():
             self._store.execute(
-                "INSERT INTO associations (name, first_seen_at) VALUES (?, ?) ON CONFLICT (name) DO NOTHING",
-                (name, at),
+                """
+                INSERT INTO associations (name, first_seen_at, calling_ae_title) VALUES (?, ?, ?)
+                ON CONFLICT (name) DO NOTHING
+                """,
+                (name, at, calling_ae_title),
             )
 
     def close(self, name: str, reason: str, *, at: float) -> None:

@@ -22,7 +22,9 @@ from appliance.errors import StoreError
 from appliance.store import migrations
 from appliance.store.alerts import Alerts
 from appliance.store.associations import Associations
+from appliance.store.commands import Commands
 from appliance.store.deliveries import Deliveries
+from appliance.store.drift import DriftReports
 from appliance.store.events import EventKind, Events
 from appliance.store.instances import Instances
 from appliance.store.leases import Leases
@@ -30,6 +32,7 @@ from appliance.store.outbox import Outbox
 from appliance.store.recovery import FileLock, damage, move_aside
 from appliance.store.results import Results
 from appliance.store.scans import Scans
+from appliance.store.self_tests import SelfTests
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
@@ -131,6 +134,21 @@ class Store:
     def events(self) -> Events:
         """What the fleet must still be told."""
         return Events(self)
+
+    @cached_property
+    def drift(self) -> DriftReports:
+        """What the distributions of inputs and results are made from, and what was made."""
+        return DriftReports(self)
+
+    @cached_property
+    def commands(self) -> Commands:
+        """What the fleet has asked for, and what it was answered."""
+        return Commands(self)
+
+    @cached_property
+    def self_tests(self) -> SelfTests:
+        """Self-tests of the packs that were asked for."""
+        return SelfTests(self)
 
     @contextlib.contextmanager
     def atomic(self) -> Generator[None, None, None]:

@@ -283,6 +283,58 @@ MIGRATIONS: tuple[Migration, ...] = (
             "ALTER TABLE outbox ADD COLUMN priority INTEGER NOT NULL DEFAULT 0",
         ),
     ),
+    Migration(
+        7,
+        "who sent a series, what the fleet was told of drift, and what it has asked the box to do",
+        (
+            "ALTER TABLE associations ADD COLUMN calling_ae_title TEXT",
+            "CREATE INDEX results_saved ON results (saved_at)",
+            "CREATE INDEX scans_finished ON scans (finished_at)",
+            """
+            CREATE TABLE drift_reports (
+                id INTEGER PRIMARY KEY AUTOINCREMENT,
+                first_day TEXT NOT NULL,
+                last_day TEXT NOT NULL UNIQUE,
+                made_at REAL NOT NULL,
+                message TEXT NOT NULL CHECK (json_valid(message)),
+                CHECK (first_day <= last_day)
+            ) STRICT
+            """,
+            """
+            CREATE TABLE commands (
+                id INTEGER PRIMARY KEY AUTOINCREMENT,
+                command_id TEXT NOT NULL UNIQUE,
+                command TEXT NOT NULL,
+                accepted_at REAL NOT NULL,
+                ended_at REAL
+            ) STRICT
+            """,
+            """
+            CREATE TABLE command_replies (
+                id INTEGER PRIMARY KEY AUTOINCREMENT,
+                command_id TEXT NOT NULL REFERENCES commands (command_id) ON DELETE CASCADE,
+                outcome TEXT NOT NULL CHECK (outcome IN ('accepted', 'done', 'failed', 'refused')),
+                code TEXT,
+                numbers TEXT NOT NULL DEFAULT '{}' CHECK (json_valid(numbers)),
+                at REAL NOT NULL,
+                published_at REAL,
+                UNIQUE (command_id, outcome)
+            ) STRICT
+            """,
+            "CREATE INDEX command_replies_waiting ON command_replies (id) WHERE published_at IS NULL",
+            """
+            CREATE TABLE self_tests (
+                id INTEGER PRIMARY KEY AUTOINCREMENT,
+                asked_at REAL NOT NULL,
+                began_at REAL,
+                ended_at REAL,
+                passed INTEGER,
+                failed INTEGER,
+                CHECK ((ended_at IS NULL) = (passed IS NULL) AND (passed IS NULL) = (failed IS NULL))
+            ) STRICT
+            """,
+        ),
+    ),
 )
 
 LATEST = MIGRATIONS[-1].version

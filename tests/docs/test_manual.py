@@ -118,7 +118,14 @@ def test_every_transfer_syntax_and_status_is_in_the_manual():
 
 
 def test_every_topic_is_in_the_manual():
-    from appliance.health.model import MESSAGES
+    from appliance.health.messages import MESSAGES
 
     for leaf in MESSAGES:
         assert f"| `appliances/<box>/{leaf}` |" in page("interfaces.md")
+
+
+def test_every_bin_edge_is_in_the_manual():
+    from appliance.health.drift_bins import INPUT_EDGES, MEASUREMENT_EDGES
+
+    for name, edges in [*((key.value, value) for key, value in INPUT_EDGES.items()), *MEASUREMENT_EDGES.items()]:
+        assert f"| `{name}` | {', '.join(f'{edge:g}' for edge in edges)} |" in page("fleet.md")

@@ -14,8 +14,9 @@ from pydantic import ValidationError
 import appliance.health.schemas
 from appliance.config import Settings
 from appliance.health.measure import measure
-from appliance.health.model import MESSAGES, Condition, Event, Health, Presence, State
-from appliance.health.schemas import render
+from appliance.health.messages import MESSAGES
+from appliance.health.model import Condition, Event, Health, Presence, State
+from appliance.health.schemas import file_name, render
 from appliance.reasons import ReasonCode
 from appliance.store.events import EventKind
 
@@ -49,7 +50,7 @@ def health(tmp_path) -> Health:
 
 @pytest.mark.parametrize("leaf", MESSAGES)
 def test_the_shipped_schema_is_current(leaf):
-    assert (SCHEMAS / f"{leaf}.json").read_text(encoding="utf-8") == render(leaf), "run: make generate"
+    assert (SCHEMAS / file_name(leaf)).read_text(encoding="utf-8") == render(leaf), "run: make generate"
 
 
 @pytest.mark.parametrize("leaf", MESSAGES)

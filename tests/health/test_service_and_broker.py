@@ -7,7 +7,7 @@ import jsonschema
 
 from appliance.config import MqttSettings
 from appliance.health.broker import Broker as MqttBroker
-from appliance.health.model import MESSAGES
+from appliance.health.messages import MESSAGES
 from appliance.health.publisher import Publisher
 from appliance.reasons import ReasonCode
 from appliance.store.database import open_database

@@ -80,8 +80,10 @@ def test_another_programs_database_is_refused_and_left_alone(path: Path) -> None
     assert path.read_bytes() == before
 
 
-def test_versions_are_numbered_from_one_without_a_gap() -> None:
-    assert [m.version for m in migrations.MIGRATIONS] == list(range(1, migrations.LATEST + 1))
+def test_versions_ascend_from_one() -> None:
+    versions = [m.version for m in migrations.MIGRATIONS]
+    assert versions[0] == 1
+    assert versions == sorted(set(versions))
 
 
 @pytest.mark.parametrize("version", range(1, migrations.LATEST + 1))
@@ -100,7 +102,7 @@ def test_an_older_schema_is_upgraded_with_its_rows(path: Path, version: int) -> 
         assert store.events.waiting() == []
 
 
-@pytest.mark.parametrize("version", range(1, migrations.LATEST))
+@pytest.mark.parametrize("version", [m.version for m in migrations.MIGRATIONS[:-1]])
 def test_an_older_schema_is_copied_before_it_is_upgraded(path: Path, version: int) -> None:
     path.parent.mkdir()
     with closing(database_module._Database(sqlite3.connect(path, isolation_level=None))) as old:

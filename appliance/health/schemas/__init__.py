@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from appliance.health.model import MESSAGES
+from appliance.health.messages import MESSAGES
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
@@ -16,7 +16,12 @@ def render(leaf: str) -> str:
     return json.dumps({"$schema": _DIALECT, **schema}, indent=2, ensure_ascii=False) + "\n"
 
 
+def file_name(leaf: str) -> str:
+    """Return the name of the file that holds a topic's schema."""
+    return leaf.replace("/", "-") + ".json"
+
+
 def write(folder: Path = Path(__file__).parent) -> None:
-    """Write every schema as ``<leaf>.json``."""
+    """Write every schema into its file."""
     for leaf in MESSAGES:
-        (folder / f"{leaf}.json").write_text(render(leaf), encoding="utf-8")
+        (folder / file_name(leaf)).write_text(render(leaf), encoding="utf-8")
