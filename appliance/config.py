@@ -289,6 +289,25 @@ class DicomwebDestination(Section):
         return allow_http
 
 
+class Hl7Destination(Section):
+    """An information system that is told results and alerts by HL7 v2 over MLLP."""
+
+    name: str = Field(title="Name used in logs and status", pattern=r"^[A-Za-z0-9._-]{1,32}$")
+    address: str = Field(title="Host name or IP address")
+    port: Annotated[int, Field(ge=1, le=65535)] = Field(2575, title="TCP port")
+    sends: Annotated[tuple[Literal["results", "alerts"], ...], Field(min_length=1)] = Field(
+        ("results", "alerts"), title="What it is told: the result of each scan, and alerts"
+    )
+    version: Literal["2.5.1", "2.3.1"] = Field("2.5.1", title="Version of HL7 that it takes")
+    character_set: Literal["UTF-8", "GB18030"] = Field("UTF-8", title="Character set of the messages, told in MSH-18")
+    sending_application: str = Field("APPLIANCE", title="MSH-3", max_length=180)
+    sending_facility: str = Field("", title="MSH-4; empty takes box.name", max_length=180)
+    receiving_application: str = Field("", title="MSH-5", max_length=180)
+    receiving_facility: str = Field("", title="MSH-6", max_length=180)
+    tls: TlsSettings | None = Field(None, title="Transport encryption of the connection to it")
+    timeout_s: float = Field(30.0, title="For connecting to it and for its answer", ge=1, le=3600)
+
+
 class DeliverSettings(Section):
     """Where results go."""
 
@@ -296,10 +315,11 @@ class DeliverSettings(Section):
         (), title="Where result objects are sent with C-STORE; without any destination they stay on the box"
     )
     dicomweb: tuple[DicomwebDestination, ...] = Field((), title="Where result objects are sent with STOW-RS")
+    hl7: tuple[Hl7Destination, ...] = Field((), title="Who is told results and alerts by HL7")
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> DeliverSettings:
-        names = [*self.pacs_names]
+        names = [*self.pacs_names, *(each.name for each in self.hl7)]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"the name {twice[0]!r} is there more than once; each destination needs a name of its own")
@@ -309,6 +329,10 @@ class DeliverSettings(Section):
     def pacs_names(self) -> tuple[str, ...]:
         """Names of all destinations of result objects, however they are spoken to."""
         return (*(each.name for each in self.destinations), *(each.name for each in self.dicomweb))
+
+    def hl7_names(self, what: Literal["results", "alerts"]) -> tuple[str, ...]:
+        """Names of the HL7 receivers that are told results, or alerts."""
+        return tuple(each.name for each in self.hl7 if what in each.sends)
 
     poll_s: float = Field(2.0, title="How often the outbox is looked at", gt=0, le=60)
     retry_first_s: float = Field(15.0, title="About how long after a first failure it is tried again", gt=0, le=3600)

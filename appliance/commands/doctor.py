@@ -292,7 +292,9 @@ def _certificates(settings: Settings) -> Iterator[Check]:
     sides: dict[str, TlsSettings | None] = {
         "DICOM port's certificate": settings.receive.tls,
         "MQTT certificate": settings.health.mqtt.tls if settings.health.mqtt else None,
-    } | {f"certificate for {peer.name}": peer.tls for peer in deliver.destinations}
+    }
+    sides |= {f"certificate for {peer.name}": peer.tls for peer in deliver.destinations}
+    sides |= {f"certificate for {receiver.name}": receiver.tls for receiver in deliver.hl7}
     used = {name: (tls.certificate, tls.private_key) for name, tls in sides.items() if tls is not None}
     for web in deliver.dicomweb:
         if web.certificate is not None and web.private_key is not None:

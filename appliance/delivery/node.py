@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from appliance.delivery.objects import Kind
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from appliance.dicom.web.stow import Access
+    from appliance.hl7.routing import Routing
     from appliance.tls import TlsFiles
 
 
@@ -78,6 +79,39 @@ class DicomwebNode:
         access = self.access
         files = (access.secret_file, access.certificate, access.private_key, access.trusted)
         told = [access.url, access.username, access.timeout_s, sorted(self.kinds), [*map(_file_mark, files)]]
+        return digest_of(told)
+
+
+@dataclass(frozen=True, slots=True)
+class Hl7Node:
+    """A receiver of HL7 messages.
+
+    Attributes
+    ----------
+    name
+        Its name on this box.
+    address, port
+        Where it listens.
+    routing
+        How it wants its messages.
+    tls
+        Our TLS files; ``None`` speaks plain TCP.
+    timeout_s
+        For connecting and for the answer.
+    """
+
+    name: str
+    address: str
+    port: int
+    routing: Routing
+    tls: TlsFiles | None = None
+    timeout_s: float = 30.0
+
+    def digest(self) -> str:
+        """Return ``sha256:…`` over everything that a change of the configuration can mend."""
+        tls = self.tls
+        files = () if tls is None else (tls.certificate, tls.private_key, tls.trusted)
+        told = [self.address, self.port, *asdict(self.routing).values(), [*map(_file_mark, files)], self.timeout_s]
         return digest_of(told)
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from appliance.store.deliveries import KIND
 from appliance.store.lifecycle import ScanState
 from appliance.store.scans import NO_LONGER_CONFIGURED
 
@@ -35,7 +36,7 @@ class Settled:
         return Settled(self.done + other.done, self.parked + other.parked)
 
 
-def let_go(store: Store, destinations: Collection[str]) -> None:
+def let_go(store: Store, destinations: Collection[str], *, kind: str = KIND) -> None:
     """Wait no more for destinations that were taken out of the configuration.
 
     Call it once, when the service starts: what is put in later may be for a destination that a service with a newer
@@ -47,13 +48,15 @@ def let_go(store: Store, destinations: Collection[str]) -> None:
         The database.
     destinations
         Names of the configured destinations.
+    kind
+        Which outbox entries are meant.
 
     Raises
     ------
     StoreError
         The database cannot be used.
     """
-    for scan_id in store.scans.withdraw(destinations):
+    for scan_id in store.scans.withdraw(destinations, kind=kind):
         log.warning("delivery_let_go", scan=scan_id, why=NO_LONGER_CONFIGURED)
 
 

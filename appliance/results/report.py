@@ -5,10 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from appliance.reasons import Reason, ReasonCode
+from appliance.screenings.contract import Finding, Measurement, Outcome, Status, Urgency
+
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from appliance.anatomy.organ_map import PackUse
     from appliance.scan import Scan
-    from appliance.screenings.contract import Outcome
 
 NOTICE = "AI result, not reviewed. Not a certified medical device; not for diagnosis."
 
@@ -134,3 +138,44 @@ def _decade(age_years: float | None) -> int | None:
 
 def _rounded(value: float | None) -> float | None:
     return None if value is None else round(value, 1)
+
+
+def read_screenings(report: Mapping[str, Any]) -> tuple[ScreeningResult, ...]:
+    """Read the outcomes back from a stored report, as far as it holds them: no evidence, and no index of a key slice.
+
+    Parameters
+    ----------
+    report
+        What :meth:`Report.to_json` has given, of this release or an earlier one.
+
+    Raises
+    ------
+    KeyError, ValueError
+        It is no such report.
+    """
+    return tuple(_read_screening(item) for item in report["screenings"])
+
+
+def _read_screening(item: Mapping[str, Any]) -> ScreeningResult:
+    reason = item.get("reason")
+    outcome = Outcome(
+        status=Status(item["status"]),
+        summary=item.get("summary") or "",
+        urgency=Urgency(item.get("urgency") or "routine"),
+        reason=Reason(ReasonCode(reason["code"]), reason.get("text") or "") if reason else None,
+        measurements=tuple(
+            Measurement(each["name"], float(each["value"]), each["unit"], each.get("site"), each.get("code"))
+            for each in item.get("measurements") or ()
+        ),
+        findings=tuple(
+            Finding(each["code"], each.get("meaning") or "", each["site"], _corners(each["box_mm"]), -1)
+            for each in item.get("findings") or ()
+        ),
+        caveats=tuple(item.get("caveats") or ()),
+    )
+    return ScreeningResult(item["name"], outcome, float(item.get("seconds") or 0.0))
+
+
+def _corners(box_mm: Any) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+    low, high = ((float(x), float(y), float(z)) for x, y, z in box_mm)
+    return low, high

@@ -14,13 +14,16 @@ import structlog
 from appliance.delivery.backoff import Backoff
 from appliance.delivery.c_store import CStoreCarrier
 from appliance.delivery.courier import Courier
-from appliance.delivery.node import DicomwebNode, PacsNode
+from appliance.delivery.hl7 import KIND as HL7
+from appliance.delivery.hl7 import Notice
+from appliance.delivery.node import DicomwebNode, Hl7Node, PacsNode
 from appliance.delivery.objects import Kind
 from appliance.delivery.outbox_worker import Settled, let_go, settle
 from appliance.delivery.shipment import Shipment
 from appliance.delivery.stow import StowCarrier
 from appliance.dicom.web.stow import Access
 from appliance.errors import ApplianceError
+from appliance.hl7.routing import CharacterSet, Routing
 from appliance.services import systemd
 from appliance.services.lifecycle import Heartbeat
 from appliance.store.database import open_database
@@ -29,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from appliance.config import Destination, DicomwebDestination, Settings
+    from appliance.config import BoxSettings, Destination, DicomwebDestination, Hl7Destination, Settings
     from appliance.delivery.errand import Errand
     from appliance.delivery.shipment import Carrier
     from appliance.store.database import Store
@@ -81,11 +84,18 @@ def _routes(settings: Settings, stop: threading.Event) -> list[_Route]:
     results, deliver = settings.box.results, settings.deliver
     carriers: list[Carrier] = [CStoreCarrier(node_of(settings, destination)) for destination in deliver.destinations]
     carriers += [StowCarrier(web_node_of(destination)) for destination in deliver.dicomweb]
-    return [_Route(settings, carrier.name, partial(_shipment, results, carrier), stop) for carrier in carriers]
+    errands = [(carrier.name, partial(_shipment, results, carrier)) for carrier in carriers]
+    nodes = [hl7_node_of(settings, destination) for destination in deliver.hl7]
+    errands += [(node.name, partial(_notice, settings.box, node)) for node in nodes]
+    return [_Route(settings, name, errand_of, stop) for name, errand_of in errands]
 
 
 def _shipment(results: Path, carrier: Carrier, store: Store, stop: threading.Event) -> Errand:
     return Shipment(store, results, carrier, stop)
+
+
+def _notice(box: BoxSettings, node: Hl7Node, store: Store, stop: threading.Event) -> Errand:
+    return Notice(store, box.results, box.spool, node, stop)
 
 
 def node_of(settings: Settings, destination: Destination) -> PacsNode:
@@ -116,6 +126,22 @@ def web_node_of(destination: DicomwebDestination) -> DicomwebNode:
     return DicomwebNode(destination.name, access, frozenset(map(Kind, destination.kinds)))
 
 
+def hl7_node_of(settings: Settings, destination: Hl7Destination) -> Hl7Node:
+    """Return a receiver of HL7 messages as delivery knows it."""
+    routing = Routing(
+        sending_application=destination.sending_application,
+        sending_facility=destination.sending_facility or settings.box.name,
+        receiving_application=destination.receiving_application,
+        receiving_facility=destination.receiving_facility,
+        version=destination.version,
+        character_set=CharacterSet(destination.character_set),
+        language=settings.results.language,
+    )
+    return Hl7Node(
+        destination.name, destination.address, destination.port, routing, destination.tls, destination.timeout_s
+    )
+
+
 def run(settings: Settings, stop: threading.Event) -> None:
     """Look at the outbox every ``deliver.poll_s`` until ``stop`` is set.
 
@@ -135,6 +161,7 @@ def run(settings: Settings, stop: threading.Event) -> None:
     with open_database(settings.box.database) as store:
         total = Settled()
         let_go(store, settings.deliver.pacs_names)
+        let_go(store, [receiver.name for receiver in settings.deliver.hl7], kind=HL7)
         routes = _routes(settings, stop)
         for route in routes:
             route.start()

@@ -197,9 +197,9 @@ class _Worker:
 
     def _hand_over(self) -> None:
         """Give what is screened to delivery, and write into the folders of finished scans that they are."""
-        destinations = self._settings.deliver.pacs_names
+        deliver = self._settings.deliver
         for scan in self._store.scans.in_state(ScanState.SCREENED):
-            self._store.scans.hand_over(scan.id, destinations)
+            self._store.scans.hand_over(scan.id, deliver.pacs_names, hl7=deliver.hl7_names("results"))
         for scan in self._store.scans.done_since(self._marked_until):
             at = scan.finished_at or time.time()
             rebuild.mark_finished(self._settings.box.results / scan.folder, at)

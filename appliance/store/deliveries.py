@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from appliance.store.outbox import OutboxEntry
 
 KIND = "pacs"
+_KINDS = (KIND, "hl7")  # a name of a destination is there once among both
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,9 +104,9 @@ class Deliveries:
             """
             SELECT destination, sum(state = 'waiting') AS waiting, sum(state = 'parked') AS parked,
                 min(CASE WHEN state = 'waiting' THEN next_try_at END) AS next_try_at
-            FROM outbox WHERE kind = ? AND state <> 'done' GROUP BY destination ORDER BY destination
+            FROM outbox WHERE kind IN (?, ?) AND state <> 'done' GROUP BY destination ORDER BY destination
             """,
-            (KIND,),
+            _KINDS,
         )
         return [
             DestinationRow(
@@ -121,9 +122,9 @@ class Deliveries:
     def _latest_reason(self, destination: str, state: str) -> str | None:
         rows = self._store.rows(
             """
-            SELECT reason FROM outbox WHERE kind = ? AND destination = ? AND state = ? AND reason IS NOT NULL
+            SELECT reason FROM outbox WHERE kind IN (?, ?) AND destination = ? AND state = ? AND reason IS NOT NULL
             ORDER BY id DESC LIMIT 1
             """,
-            (KIND, destination, state),
+            (*_KINDS, destination, state),
         )
         return str(rows[0]["reason"]) if rows else None

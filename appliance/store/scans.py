@@ -137,8 +137,22 @@ class Scans:
             for state in line[line.index(current) + 1 : line.index(to) + 1]:
                 self.move(scan_id, state, cause=cause, at=at)
 
-    def hand_over(self, scan_id: int, destinations: Iterable[str], *, at: float | None = None) -> None:
-        """Give a screened scan to delivery: an outbox entry for each destination, or ``done`` without any."""
+    def hand_over(
+        self, scan_id: int, destinations: Iterable[str], *, hl7: Iterable[str] = (), at: float | None = None
+    ) -> None:
+        """Give a screened scan to delivery: an outbox entry for each destination, or ``done`` without any.
+
+        Parameters
+        ----------
+        scan_id
+            The scan.
+        destinations
+            Names of those that are sent its objects.
+        hl7
+            Names of those that are told its result in a message.
+        at
+            Unix time; now by default.
+        """
         with self._store.atomic():
             scan = self.get(scan_id)
             self.move(scan_id, ScanState.DELIVERING, cause="results stored", at=at)
@@ -151,10 +165,22 @@ class Scans:
                     scan_id=scan_id,
                     at=at,
                 )
+            for receiver in hl7:
+                key, payload = f"hl7/{receiver}/{scan.folder}", {"scan": scan_id}
+                self._store.outbox.put(key, "hl7", payload, destination=receiver, scan_id=scan_id, at=at)
             self.settle(scan_id, at=at)
 
-    def withdraw(self, destinations: Collection[str], *, at: float | None = None) -> list[int]:
+    def withdraw(self, destinations: Collection[str], *, kind: str = "pacs", at: float | None = None) -> list[int]:
         """Wait for no destination that is none of these any more; parked scans that waited for nothing else go on.
+
+        Parameters
+        ----------
+        destinations
+            The names that there still are.
+        kind
+            Which entries are meant.
+        at
+            Unix time; now by default.
 
         Returns
         -------
@@ -162,7 +188,7 @@ class Scans:
             Ids of the scans that waited for one.
         """
         with self._store.atomic():
-            waited = sorted(self._store.outbox.withdraw("pacs", destinations, NO_LONGER_CONFIGURED, at=at))
+            waited = sorted(self._store.outbox.withdraw(kind, destinations, NO_LONGER_CONFIGURED, at=at))
             for scan_id in waited:
                 entries = self._store.outbox.of_scan(scan_id)
                 parked = self.get(scan_id).state is ScanState.PARKED

@@ -32,9 +32,7 @@ def found(*sites: str, urgency: str = "urgent", name: str = "aorta") -> dict[str
         **report()["screenings"][0],
         "name": name,
         "urgency": urgency,
-        "findings": [
-            {"code": "SCT:1", "meaning": "", "site": site, "box_mm": box_mm} for site in sites
-        ],
+        "findings": [{"code": "SCT:1", "meaning": "", "site": site, "box_mm": box_mm} for site in sites],
     }
     return report(screenings=[screening])
 

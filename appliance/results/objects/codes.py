@@ -147,6 +147,10 @@ REASONS: dict[ReasonCode, Concept] = {
         ("R50", ReasonCode.SCREENING_FAILED),
     )
 }
+#: What a report of this appliance is as a service; HL7 messages say it.
+SERVICE = _private("S00", "CT screening by AI, not reviewed")
+FINDING = Concept("DCM", "121071", "Finding")
+STUDY = Concept("DCM", "110180", "Study Instance UID")
 OTHER_REASON = _private("R99", "Other reason")
 OTHER_SCREENING = _private("S99", "Other screening")
 OTHER_MEASUREMENT = _private("M999", "Other measurement")
@@ -156,7 +160,7 @@ def private_concepts() -> tuple[Concept, ...]:
     """Return every private concept, for the conformance statement and its test."""
     tables = (MEASUREMENTS, SCREENINGS, STATUSES, URGENCIES, REASONS)
     listed = [concept for table in tables for concept in table.values()]
-    return (*listed, URGENCY, REASON, OTHER_REASON, OTHER_SCREENING, OTHER_MEASUREMENT)
+    return (*listed, SERVICE, URGENCY, REASON, OTHER_REASON, OTHER_SCREENING, OTHER_MEASUREMENT)
 
 
 def measured(measurement: Measurement) -> Concept:
