@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from appliance.store.database import Store
 
 # Alerts and results carry times; beyond this they cannot be put in order with the scanner's.
-_CLOCK_TOLERANCE_S = 5.0
+CLOCK_TOLERANCE_S = 5.0
 
 _WAITING = (ScanState.COMPLETE, ScanState.PLANNED, ScanState.SCREENING)
 _DOWN = {
@@ -45,6 +45,7 @@ def queue(store: Store, *, stalled_after_s: float, now: float | None = None) -> 
     oldest_at = store.outbox.oldest_waiting_at()
     oldest_s = max((summary.oldest_s[state] for state in _WAITING if state in summary.oldest_s), default=None)
     finished_age_s = None if summary.last_finished_at is None else max(0.0, moment - summary.last_finished_at)
+    newest_at = store.newest_at()
     idle_s = oldest_s if finished_age_s is None or oldest_s is None else min(oldest_s, finished_age_s)
     return Queue(
         by_state=summary.counts,
@@ -53,6 +54,7 @@ def queue(store: Store, *, stalled_after_s: float, now: float | None = None) -> 
         outbox_waiting=outbox.get(OutboxState.WAITING, 0),
         outbox_parked=outbox.get(OutboxState.PARKED, 0),
         outbox_oldest_s=None if oldest_at is None else max(0.0, moment - oldest_at),
+        clock_behind_s=0.0 if newest_at is None else max(0.0, newest_at - moment),
         stalled=idle_s is not None and idle_s > stalled_after_s,
     )
 
@@ -81,10 +83,19 @@ def assess(
         Problem.PACK_FAILED: packs is None or any(pack.self_test is SelfTest.FAILED for pack in packs),
         Problem.PACK_UNSIGNED: any(pack.trust is PackTrust.UNSIGNED for pack in packs or ()),
         Problem.PEER_UNREACHABLE: any(not peer.reachable or peer.echo is False for peer in destinations),
-        Problem.CLOCK_WRONG: abs(machine.clock_offset_s or 0.0) > _CLOCK_TOLERANCE_S,
+        Problem.CLOCK_WRONG: _clock_wrong(machine, queue),
         Problem.STORE_UNREADABLE: queue is None,
     }
     problems = tuple(problem for problem in Problem if present[problem])
     if not problems:
         return Condition.HEALTHY, ()
     return (Condition.DOWN if _DOWN.intersection(problems) else Condition.DEGRADED), problems
+
+
+def _clock_wrong(machine: Machine, queue: Queue | None) -> bool:
+    """Whether the clock is known to be wrong; one that nobody checks is not."""
+    if queue is not None and queue.clock_behind_s > CLOCK_TOLERANCE_S:
+        return True  # it was right when it was later, or it is right now and was wrong then
+    if machine.clock_synchronised:
+        return abs(machine.clock_offset_s or 0.0) > CLOCK_TOLERANCE_S
+    return max(abs(machine.clock_offset_s or 0.0), abs(machine.clock_stepped_s)) > CLOCK_TOLERANCE_S

@@ -27,7 +27,13 @@ _log = structlog.get_logger()
 SILENT_AFTER_S = 180.0
 
 
-def measure(settings: Settings, *, broker_connected: bool | None = None, packs: Sequence[Pack] | None = ()) -> Health:
+def measure(
+    settings: Settings,
+    *,
+    broker_connected: bool | None = None,
+    packs: Sequence[Pack] | None = (),
+    clock_stepped_s: float = 0.0,
+) -> Health:
     """Measure the box once; also what ``appliance status`` may show.
 
     Parameters
@@ -38,9 +44,11 @@ def measure(settings: Settings, *, broker_connected: bool | None = None, packs: 
         Whether the broker is connected; ``None`` leaves the broker out of the peers.
     packs
         Installed packs; ``None`` when they cannot be read.
+    clock_stepped_s
+        How far the clock was set, as :class:`appliance.health.probes.ClockWatch` has seen it.
     """
     box = settings.box
-    machine = probes.machine()
+    machine = probes.machine(clock_stepped_s=clock_stepped_s)
     disk = probes.disk(
         box.state_directory,
         soft_free_mib=settings.retention.soft_free_mib,

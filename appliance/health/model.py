@@ -129,6 +129,8 @@ class Machine(Message):
     memory_available_mib: Mebibytes
     temperature_c: Annotated[float, Field(ge=-60, le=200)] | None = Field(title="Hottest sensor; null without one")
     clock_offset_s: float | None = Field(title="Clock minus reference, by chrony; null where chrony does not run")
+    clock_synchronised: bool | None = Field(title="Whether the clock follows a time server; null where nobody knows")
+    clock_stepped_s: float = Field(title="How far the clock was set since the health service started")
 
 
 class Disk(Message):
@@ -147,6 +149,7 @@ class Service(Message):
     state: ServiceState
     heartbeat_age_s: Seconds | None
     resident_mib: Mebibytes | None
+    children_mib: Mebibytes | None = Field(title="Resident size of the processes it has started")
     uptime_s: Seconds | None
 
 
@@ -159,6 +162,7 @@ class Queue(Message):
     outbox_waiting: Count | None
     outbox_parked: Count | None
     outbox_oldest_s: Seconds | None
+    clock_behind_s: Seconds = Field(title="How far the clock is behind the newest thing in the database")
     stalled: bool = Field(title="Scans wait and none was finished for health.stalled_after_s")
 
 

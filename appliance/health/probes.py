@@ -21,6 +21,7 @@ import psutil
 
 from appliance.errors import ConfigurationError
 from appliance.health.model import Disk, Machine, Peer, PeerRole, Service, ServiceName, ServiceState
+from appliance.store.leases import process_start_ticks
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,18 +37,27 @@ _CHRONY_SYSTEM_TIME = 4
 _CHRONY_LEAP_STATUS = 13
 
 
-def machine() -> Machine:
-    """Measure the computer; processor load is the mean since the call before."""
+def machine(*, clock_stepped_s: float = 0.0) -> Machine:
+    """Measure the computer; processor load is the mean since the call before.
+
+    Parameters
+    ----------
+    clock_stepped_s
+        What the caller has seen of the clock being set.
+    """
     memory = psutil.virtual_memory()
+    offset_s = clock_offset_s()
     return Machine(
-        uptime_s=max(0.0, time.time() - psutil.boot_time()),
+        uptime_s=since_boot_s(),
         cpu_count=os.cpu_count() or 1,
         cpu_percent=min(100.0, max(0.0, psutil.cpu_percent(interval=None))),
         load_1_min=os.getloadavg()[0],
         memory_total_mib=memory.total / _MIB,
         memory_available_mib=memory.available / _MIB,
         temperature_c=temperature_c(),
-        clock_offset_s=clock_offset_s(),
+        clock_offset_s=offset_s,
+        clock_synchronised=True if offset_s is not None else clock_synchronised(),
+        clock_stepped_s=clock_stepped_s,
     )
 
 
@@ -80,6 +90,49 @@ def clock_offset_s() -> float | None:
         return None
 
 
+def clock_synchronised() -> bool | None:
+    """Return whether the clock follows a time server, as systemd knows of any such service; ``None`` if it does not."""
+    if shutil.which("timedatectl") is None:
+        return None
+    try:
+        told = subprocess.run(
+            ["timedatectl", "show", "--property=NTPSynchronized", "--value"],
+            capture_output=True,
+            text=True,
+            timeout=_PROBE_TIMEOUT_S,
+            check=True,
+            stdin=subprocess.DEVNULL,
+        )
+    except (OSError, subprocess.SubprocessError, ValueError):
+        return None
+    return {"yes": True, "no": False}.get(told.stdout.strip())
+
+
+class ClockWatch:
+    """Notices that the clock was set, by the clock that nobody sets."""
+
+    def __init__(self) -> None:
+        self._difference_s = self._seen_s = self._now_s()
+
+    @property
+    def stepped_s(self) -> float:
+        """How far the clock was set since the beginning, seconds; forward is positive."""
+        return self._seen_s - self._difference_s
+
+    def look(self, *, at_least_s: float) -> float | None:
+        """Return how far the clock was set since the look before, or ``None`` when that is less."""
+        now_s = self._now_s()
+        step_s = now_s - self._seen_s
+        if abs(step_s) < at_least_s:
+            return None
+        self._seen_s = now_s
+        return step_s
+
+    @staticmethod
+    def _now_s() -> float:
+        return time.time() - since_boot_s()
+
+
 def disk(folder: Path, *, soft_free_mib: int, reserve_mib: int) -> Disk:
     """Measure the file system that holds a folder, as an unprivileged process may use it."""
     while not folder.exists():
@@ -93,41 +146,63 @@ def disk(folder: Path, *, soft_free_mib: int, reserve_mib: int) -> Disk:
     )
 
 
-def services(run_directory: Path, *, silent_after_s: float, now: float | None = None) -> tuple[Service, ...]:
-    """Read the heartbeats of the four services.
+def services(run_directory: Path, *, silent_after_s: float, now_s: float | None = None) -> tuple[Service, ...]:
+    """Read the heartbeats of the services.
 
     Parameters
     ----------
     run_directory
-        Where each service keeps ``<name>.json`` with its ``pid``; the file's time is that of the last heartbeat.
+        Where each service keeps its heartbeat, see :class:`appliance.services.lifecycle.Heartbeat`.
     silent_after_s
         A living process whose heartbeat is older is silent.
-    now
-        Unix time.
+    now_s
+        Seconds since boot: nobody's setting the clock makes a service look dead or young.
     """
-    moment = time.time() if now is None else now
+    moment = since_boot_s() if now_s is None else now_s
     return tuple(_service(name, run_directory / f"{name}.json", silent_after_s, moment) for name in ServiceName)
 
 
-def _service(name: ServiceName, heartbeat: Path, silent_after_s: float, now: float) -> Service:
-    absent = Service(name=name, state=ServiceState.ABSENT, heartbeat_age_s=None, resident_mib=None, uptime_s=None)
+def since_boot_s() -> float:
+    """Return the seconds since boot, which no setting of the clock changes."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def _service(name: ServiceName, heartbeat: Path, silent_after_s: float, now_s: float) -> Service:
+    absent = Service(
+        name=name,
+        state=ServiceState.ABSENT,
+        heartbeat_age_s=None,
+        resident_mib=None,
+        children_mib=None,
+        uptime_s=None,
+    )
     try:
-        age_s = max(0.0, now - heartbeat.stat().st_mtime)
-        process = psutil.Process(int(json.loads(heartbeat.read_bytes())["pid"]))
-        started_at = process.create_time()
-        # A process that began after the heartbeat was written only wears the number of the one that wrote it.
-        if process.status() == psutil.STATUS_ZOMBIE or started_at > now - age_s + 1.0:
+        told = json.loads(heartbeat.read_bytes())
+        pid, ticks, age_s = int(told["pid"]), int(told["start_ticks"]), now_s - float(told["beat_s"])
+        # A process that started at another time only wears the number of the one that wrote it; a heartbeat from the
+        # future was written before the machine was started anew.
+        if process_start_ticks(pid) != ticks or age_s < -1.0:
             return absent
+        process = psutil.Process(pid)
         resident_mib = process.memory_info().rss / _MIB
+        children_mib = sum(map(_resident_mib, process.children(recursive=True)))
     except (OSError, ValueError, KeyError, TypeError, psutil.Error):
         return absent
     return Service(
         name=name,
         state=ServiceState.ALIVE if age_s <= silent_after_s else ServiceState.SILENT,
-        heartbeat_age_s=age_s,
+        heartbeat_age_s=max(0.0, age_s),
         resident_mib=resident_mib,
-        uptime_s=max(0.0, now - started_at),
+        children_mib=children_mib,
+        uptime_s=max(0.0, now_s - ticks / os.sysconf("SC_CLK_TCK")),
     )
+
+
+def _resident_mib(process: psutil.Process) -> float:
+    try:
+        return float(process.memory_info().rss) / _MIB
+    except psutil.Error:
+        return 0.0
 
 
 @dataclass(frozen=True, slots=True)

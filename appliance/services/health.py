@@ -13,11 +13,13 @@ import structlog
 
 from appliance import __version__
 from appliance.errors import ConfigurationError, PackError, StoreError
+from appliance.health.assessment import CLOCK_TOLERANCE_S
 from appliance.health.broker import Broker
 from appliance.health.disk import DiskKeeper
 from appliance.health.drift import make_due
 from appliance.health.measure import measure
 from appliance.health.model import Condition, Event, Pack, PackTrust, SelfTest
+from appliance.health.probes import ClockWatch
 from appliance.health.publisher import Publisher
 from appliance.packs.choice import fingerprint
 from appliance.services import systemd
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     import threading
 
     from appliance.config import Settings
+    from appliance.health.prometheus import Endpoint
 
 _log = structlog.get_logger()
 
@@ -101,14 +104,19 @@ def run(settings: Settings, stop: threading.Event) -> None:
     Raises
     ------
     ConfigurationError
-        The broker's settings, certificates or secrets cannot be used.
+        The broker's settings, certificates or secrets cannot be used, or the port for Prometheus cannot be opened.
     """
     publisher = None
     if settings.health.mqtt is not None:
         broker = Broker.from_settings(settings.health.mqtt, settings.box.name)
         publisher = Publisher(broker, settings.box.state_directory / "health" / "mqtt-session", __version__)
         publisher.start()
-    service = _Service(settings, publisher)
+    endpoint = None
+    if settings.health.prometheus_port:
+        from appliance.health.prometheus import Endpoint
+
+        endpoint = Endpoint(settings.health.prometheus_port)
+    service = _Service(settings, publisher, endpoint)
     systemd.notify("READY=1")
     try:
         service.loop(stop)
@@ -116,18 +124,22 @@ def run(settings: Settings, stop: threading.Event) -> None:
         systemd.notify("STOPPING=1")
         if publisher is not None:
             publisher.close()
+        if endpoint is not None:
+            endpoint.close()
         service.heartbeat.end()
 
 
 class _Service:
     """The loop with what it remembers between two rounds."""
 
-    def __init__(self, settings: Settings, publisher: Publisher | None) -> None:
+    def __init__(self, settings: Settings, publisher: Publisher | None, endpoint: Endpoint | None) -> None:
         self._settings = settings
         self._publisher = publisher
+        self._endpoint = endpoint
         self._keeper = DiskKeeper(settings.box.spool, settings.retention)
         self._condition: Condition | None = None
         self._drift_told = ""
+        self._clock = ClockWatch()
         self._packs: tuple[Pack, ...] | None = ()
         self._choice_seen = (-1, -1, -1)
         self._settled_at_s = time.monotonic() + SETTLING_S
@@ -168,7 +180,15 @@ class _Service:
 
     def _measure(self) -> None:
         connected = None if self._publisher is None else self._publisher.connected
-        health = measure(self._settings, broker_connected=connected, packs=self._packs)
+        step_s = self._clock.look(at_least_s=CLOCK_TOLERANCE_S)
+        if step_s is not None:
+            _log.warning("clock_stepped", seconds=round(step_s, 1))
+            self._record(EventKind.CLOCK_STEPPED, seconds=step_s)
+        health = measure(
+            self._settings, broker_connected=connected, packs=self._packs, clock_stepped_s=self._clock.stepped_s
+        )
+        if self._endpoint is not None:
+            self._endpoint.collector.update(health)
         if self._publisher is not None:
             self._publisher.publish_health(health.to_payload())
         # Right after a start the others are still coming up; that is published as it is, but it is no event.
@@ -216,11 +236,11 @@ class _Service:
             self._drift_told = latest.last_day
             self._publisher.publish_latest("drift", latest.message.encode())
 
-    def _record(self, kind: EventKind) -> None:
+    def _record(self, kind: EventKind, **numbers: float) -> None:
         """Put an event of the box itself where the scans' events are."""
         try:
             with open_database(self._settings.box.database, check=False) as store:
-                store.events.record(kind)
+                store.events.record(kind, numbers=numbers)
         except StoreError as error:
             _log.error("event_not_recorded", kind=kind.value, why=str(error))
 

@@ -6,10 +6,12 @@ import json
 import os
 import signal
 import threading
+import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from appliance.durable import PART_SUFFIX
+from appliance.store.leases import process_start_ticks
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -55,6 +57,8 @@ class Heartbeat:
         content = {
             "service": self._service,
             "pid": os.getpid(),
+            "start_ticks": process_start_ticks(os.getpid()),
+            "beat_s": time.clock_gettime(time.CLOCK_BOOTTIME),  # the age of a sign of life, whatever sets the clock
             "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
         } | figures
         part = self.path.with_name(self.path.name + PART_SUFFIX)

@@ -166,6 +166,17 @@ class Store:
         with _sentences(self.path), self.database.atomic():
             yield
 
+    def newest_at(self) -> float | None:
+        """Return the time of the last thing that was recorded, Unix time."""
+        rows = self.rows(
+            """
+            SELECT max(at) AS at FROM (SELECT at FROM transitions WHERE id = (SELECT max(id) FROM transitions)
+                UNION ALL SELECT at FROM events WHERE id = (SELECT max(id) FROM events))
+            """
+        )
+        at: float | None = rows[0]["at"]
+        return at
+
     def rows(self, sql: str, parameters: Sequence[Any] | dict[str, Any] = ()) -> list[dict[str, Any]]:
         """Return all rows of a query, so that no cursor keeps a read transaction open."""
         self._check_owner()

@@ -31,6 +31,7 @@ class EventKind(StrEnum):
     DEGRADED = "degraded"
     RECOVERED = "recovered"
     WATCHDOG = "watchdog"
+    CLOCK_STEPPED = "clock_stepped"
     DATABASE_RECOVERED = "database_recovered"
     PACK_ACTIVATED = "pack_activated"
     PACK_FAILED = "pack_failed"

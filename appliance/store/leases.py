@@ -40,7 +40,7 @@ class Owner:
     @classmethod
     def current(cls) -> Owner:
         """Return this process."""
-        return cls(_boot_id(), os.getpid(), _start_ticks(os.getpid()) or 0)
+        return cls(_boot_id(), os.getpid(), process_start_ticks(os.getpid()) or 0)
 
     @classmethod
     def parse(cls, text: str) -> Owner:
@@ -50,7 +50,7 @@ class Owner:
 
     def alive(self) -> bool:
         """Return whether this process still runs."""
-        return self.boot_id == _boot_id() and _start_ticks(self.pid) == self.start_ticks
+        return self.boot_id == _boot_id() and process_start_ticks(self.pid) == self.start_ticks
 
     def __str__(self) -> str:
         return f"{self.boot_id}/{self.pid}/{self.start_ticks}"
@@ -196,7 +196,8 @@ def _boot_id() -> str:
     return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
 
 
-def _start_ticks(pid: int) -> int | None:
+def process_start_ticks(pid: int) -> int | None:
+    """Return when a process started, in clock ticks since boot; ``None`` when it is gone."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
     except OSError:

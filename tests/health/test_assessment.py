@@ -23,15 +23,16 @@ from appliance.store.lifecycle import ScanState
 
 MACHINE = Machine(
     uptime_s=1, cpu_count=2, cpu_percent=1, load_1_min=0, memory_total_mib=2, memory_available_mib=1,
-    temperature_c=None, clock_offset_s=None,
+    temperature_c=None, clock_offset_s=None, clock_synchronised=None, clock_stepped_s=0.0,
 )  # fmt: skip
 DISK = Disk(total_mib=100, free_mib=50, soft_free_mib=20, reserve_mib=10)
 QUEUE = Queue(
     by_state={}, oldest_waiting_s=None, last_finished_age_s=None, outbox_waiting=0, outbox_parked=0,
-    outbox_oldest_s=None, stalled=False,
+    outbox_oldest_s=None, clock_behind_s=0.0, stalled=False,
 )  # fmt: skip
 SERVICES = tuple(
-    Service(name=name, state=ServiceState.ALIVE, heartbeat_age_s=1, resident_mib=1, uptime_s=1) for name in ServiceName
+    Service(name=name, state=ServiceState.ALIVE, heartbeat_age_s=1, resident_mib=1, children_mib=0, uptime_s=1)
+    for name in ServiceName
 )
 HEALTHY = {"machine": MACHINE, "disk": DISK, "services": SERVICES, "queue": QUEUE, "packs": (), "peers": ()}
 
@@ -77,10 +78,17 @@ def test_a_box_without_problems_is_healthy():
             Problem.PEER_UNREACHABLE,
         ),
         ({"machine": MACHINE.model_copy(update={"clock_offset_s": -9.0})}, Condition.DEGRADED, Problem.CLOCK_WRONG),
+        ({"machine": MACHINE.model_copy(update={"clock_stepped_s": 86400})}, Condition.DEGRADED, Problem.CLOCK_WRONG),
+        ({"queue": QUEUE.model_copy(update={"clock_behind_s": 86400})}, Condition.DEGRADED, Problem.CLOCK_WRONG),
     ],
 )
 def test_a_problem_is_named(change, condition, problem):
     assert assessment.assess(**HEALTHY | change) == (condition, (problem,))
+
+
+def test_a_step_that_a_time_server_has_made_is_right():
+    mended = MACHINE.model_copy(update={"clock_stepped_s": 86400, "clock_synchronised": True})
+    assert assessment.assess(**HEALTHY | {"machine": mended}) == (Condition.HEALTHY, ())
 
 
 def test_a_lost_broker_is_no_fault_of_the_box():
@@ -124,3 +132,16 @@ def test_a_busy_box_with_a_long_queue_is_not_stalled(store):
 def test_the_queue_counts_by_state(store):
     scan(store, 1, time.time())
     assert assessment.queue(store, stalled_after_s=10).by_state[ScanState.RECEIVING] == 1
+
+
+@pytest.mark.parametrize("jump_s", [-86400.0, 86400.0])
+def test_no_age_is_negative_when_the_clock_jumps(store, jump_s):
+    now = time.time()
+    for number in (1, 2):
+        store.scans.move(scan(store, number, now), ScanState.COMPLETE, cause="forced", at=now)
+    store.scans.advance(1, ScanState.DONE, cause="test", at=now)
+    store.outbox.put("key", "deliver", {}, scan_id=1, at=now)
+    queue = assessment.queue(store, stalled_after_s=10, now=now + jump_s)
+    ages = [queue.oldest_waiting_s, queue.last_finished_age_s, queue.outbox_oldest_s, queue.clock_behind_s]
+    assert min(ages) >= 0.0
+    assert queue.clock_behind_s == max(0.0, -jump_s)

@@ -1,5 +1,4 @@
 import json
-import os
 import socket
 import subprocess
 import sys
@@ -62,22 +61,63 @@ def test_a_service_without_a_heartbeat_is_absent(tmp_path):
 
 def test_an_old_heartbeat_of_a_living_process_is_silence(tmp_path):
     Heartbeat(tmp_path, "work").beat()
-    services = probes.services(tmp_path / "run", silent_after_s=60, now=time.time() + 61)
+    services = probes.services(tmp_path / "run", silent_after_s=60, now_s=probes.since_boot_s() + 61)
     assert state_of("work", services) is ServiceState.SILENT
+
+
+def change(folder, **facts) -> None:
+    path = folder / "run" / "work.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | facts))
 
 
 def test_a_heartbeat_of_a_dead_process_is_absence(tmp_path):
     process = subprocess.Popen([sys.executable, "-c", ""])
     process.wait()
-    (tmp_path / "work.json").write_text(json.dumps({"pid": process.pid}))
-    assert state_of("work", probes.services(tmp_path, silent_after_s=60)) is ServiceState.ABSENT
+    Heartbeat(tmp_path, "work").beat()
+    change(tmp_path, pid=process.pid)
+    assert state_of("work", probes.services(tmp_path / "run", silent_after_s=60)) is ServiceState.ABSENT
 
 
 def test_a_process_number_that_was_given_again_is_absence(tmp_path):
-    path = tmp_path / "work.json"
-    path.write_text(json.dumps({"pid": os.getpid()}))
-    os.utime(path, (1, 1))
-    assert state_of("work", probes.services(tmp_path, silent_after_s=1e12)) is ServiceState.ABSENT
+    Heartbeat(tmp_path, "work").beat()
+    change(tmp_path, start_ticks=1)
+    assert state_of("work", probes.services(tmp_path / "run", silent_after_s=1e12)) is ServiceState.ABSENT
+
+
+def test_a_heartbeat_of_an_earlier_boot_is_absence(tmp_path):
+    Heartbeat(tmp_path, "work").beat()
+    change(tmp_path, beat_s=probes.since_boot_s() + 3600)
+    assert state_of("work", probes.services(tmp_path / "run", silent_after_s=60)) is ServiceState.ABSENT
+
+
+@pytest.mark.parametrize("jump_s", [-86400, 86400])
+def test_a_clock_that_jumps_silences_nobody(tmp_path, monkeypatch, jump_s):
+    Heartbeat(tmp_path, "work").beat()
+    real = time.time
+    monkeypatch.setattr(time, "time", lambda: real() + jump_s)
+    (service,) = [item for item in probes.services(tmp_path / "run", silent_after_s=60) if item.name == "work"]
+    assert service.state is ServiceState.ALIVE
+    assert 0.0 <= service.heartbeat_age_s < 60.0
+    assert 0.0 < service.uptime_s < probes.since_boot_s()
+
+
+def test_what_a_service_has_started_is_weighed_too(tmp_path):
+    Heartbeat(tmp_path, "work").beat()
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE):
+        services = probes.services(tmp_path / "run", silent_after_s=60)
+    assert next(service.children_mib for service in services if service.name == "work") > 0.1
+
+
+def test_a_step_of_the_clock_is_noticed_once(monkeypatch):
+    watch = probes.ClockWatch()
+    assert watch.look(at_least_s=5.0) is None
+    real = time.time
+    monkeypatch.setattr(time, "time", lambda: real() - 86400.0)
+    assert watch.look(at_least_s=5.0) == pytest.approx(-86400.0, abs=1.0)
+    assert watch.look(at_least_s=5.0) is None
+    monkeypatch.undo()
+    assert watch.look(at_least_s=5.0) == pytest.approx(86400.0, abs=1.0)
+    assert watch.stepped_s == pytest.approx(0.0, abs=1.0)
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"pid": "x"}', '{"pid": null}', "7"])
@@ -142,15 +182,29 @@ TRACKING = (
 )
 
 
+def play(folder, monkeypatch, command: str, text: str, code: int) -> None:
+    script = folder / command
+    script.write_text(f"#!/bin/sh\necho '{text}'\nexit {code}\n")
+    script.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
+
+
 @pytest.fixture
 def chronyc(tmp_path, monkeypatch):
-    def play(text: str, code: int = 0) -> None:
-        script = tmp_path / "chronyc"
-        script.write_text(f"#!/bin/sh\necho '{text}'\nexit {code}\n")
-        script.chmod(0o755)
-        monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    return lambda text, code=0: play(tmp_path, monkeypatch, "chronyc", text, code)
 
-    return play
+
+@pytest.mark.parametrize(
+    ("text", "code", "expected"), [("yes", 0, True), ("no", 0, False), ("", 0, None), ("Failed to connect", 1, None)]
+)
+def test_systemd_knows_whether_the_clock_follows_a_server(tmp_path, monkeypatch, text, code, expected):
+    play(tmp_path, monkeypatch, "timedatectl", text, code)
+    assert probes.clock_synchronised() is expected
+
+
+def test_without_systemd_nobody_knows(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert probes.clock_synchronised() is None
 
 
 def test_a_slow_clock_has_a_negative_offset(chronyc):
