@@ -18,11 +18,13 @@ from pydantic import (
     Field,
     ValidationError,
     ValidationInfo,
+    create_model,
     field_validator,
     model_validator,
 )
 
 from appliance.errors import ConfigurationError
+from appliance.screenings.registry import screenings as _screenings
 from appliance.screenings.registry import settings_model as _screenings_settings_model
 
 DEFAULT_PATH = Path("/etc/appliance/appliance.toml")
@@ -194,6 +196,7 @@ class RetentionSettings(Section):
 
     pixel_days: float = Field(7.0, title="Days that received images are kept after their scan is done", ge=0)
     set_aside_days: float = Field(1.0, title="Days that set-aside objects (reports, secondary captures) are kept", ge=0)
+    alert_days: float = Field(90.0, title="Days that an alert is kept after somebody has acknowledged it", ge=1)
     soft_free_mib: int = Field(
         16384, title="Below this free space images of finished scans go early, oldest first", ge=0
     )
@@ -367,6 +370,48 @@ class HealthSettings(Section):
     mqtt: MqttSettings | None = Field(None, title="The fleet's broker; absent publishes nothing")
 
 
+AlertLevel = Literal["never", "routine", "soon", "urgent"]
+_alert_levels: dict[str, Any] = {
+    name: (
+        Literal["default", "never", "routine", "soon", "urgent"],
+        Field("default", title=f"{screening.title}; default takes alerts.urgency"),
+    )
+    for name, screening in sorted(_screenings().items())
+}
+AlertScreeningsSettings: Any = create_model(
+    "AlertScreeningsSettings",
+    __base__=Section,
+    __doc__="Least urgency of a finding that raises an alert, for single screenings.",
+    **_alert_levels,
+)
+
+
+class AlertsSettings(Section):
+    """Which findings raise an alert, and who is told of it."""
+
+    urgency: AlertLevel = Field("urgent", title="Least urgency of a finding that raises an alert; never raises none")
+    escalate_after_min: float = Field(
+        10.0,
+        title="An alert that nobody has acknowledged for this long is told to everybody once more; 0 leaves it",
+        ge=0,
+        le=1440,
+    )
+    command: tuple[str, ...] = Field(
+        (),
+        title="Program and its arguments, run without a shell for each step of an alert; empty runs none",
+    )
+    command_timeout_s: float = Field(10.0, title="The program is ended when it runs longer", gt=0, le=60)
+    command_tries: int = Field(5, title="How often it is run until it succeeds", ge=1, le=20)
+    screenings: AlertScreeningsSettings = Field(default_factory=AlertScreeningsSettings)
+
+    @field_validator("command")
+    @classmethod
+    def _program_is_absolute(cls, command: tuple[str, ...]) -> tuple[str, ...]:
+        if command and not Path(command[0]).is_absolute():
+            raise ValueError(f"{command[0]!r} must be the whole path of a program, such as /etc/appliance/lamp")
+        return command
+
+
 ScreeningsSettings: Any = _screenings_settings_model(Section)
 
 
@@ -382,6 +427,7 @@ class Settings(Section):
     results: ResultsSettings = Field(default_factory=ResultsSettings)
     deliver: DeliverSettings = Field(default_factory=DeliverSettings)
     health: HealthSettings = Field(default_factory=HealthSettings)
+    alerts: AlertsSettings = Field(default_factory=AlertsSettings)
     screenings: ScreeningsSettings = Field(default_factory=ScreeningsSettings)
 
     @model_validator(mode="after")

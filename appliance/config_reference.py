@@ -62,6 +62,7 @@ _EXAMPLES: dict[str, Any] = {
 
 _UNITS = {
     "_s": "seconds",
+    "_min": "minutes",
     "_days": "days",
     "_years": "years",
     "_mib": "MiB",

@@ -18,6 +18,7 @@ import structlog
 
 from appliance.durable import sync
 from appliance.reasons import Reason, ReasonCode
+from appliance.services.alert_rules import alert_rules
 from appliance.services.screener import SCREEN_SERIES
 from appliance.services.screener_process import ScreenerLostError, ScreenerProcess
 from appliance.store import rebuild
@@ -111,6 +112,7 @@ class Attempts:
         self._settings = settings
         self._owner = owner
         self._screen_with = screen_with
+        self._rules = alert_rules(settings)
         self._child: ScreenerProcess | None = None
         self._pause_s = _FIRST_PAUSE_S
         self._resume_at = 0.0
@@ -334,7 +336,7 @@ class Attempts:
         scan = attempt.scan
         try:
             folder = self._publish(attempt)
-            rebuild.save(self._store, folder, scan.id)
+            rebuild.save(self._store, folder, scan.id, alerts=self._rules)
         except (FileNotFoundError, ValueError, ReportInvalidError) as error:
             shutil.rmtree(self._settings.box.results / scan.folder, ignore_errors=True)
             text = f"The screening left no report that can be stored ({type(error).__name__})."

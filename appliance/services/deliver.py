@@ -1,6 +1,6 @@
 """The ``deliver`` service: takes results where they are configured to go, and finishes their scans.
 
-Each destination has a thread of its own, so that one that hangs holds up no other.
+Each destination has a thread of its own, and alerts have one, so that a peer that hangs holds up nothing else.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from appliance.dicom.web.stow import Access
 from appliance.errors import ApplianceError
 from appliance.hl7.routing import CharacterSet, Routing
 from appliance.services import systemd
+from appliance.services.alert_watch import AlertWatch
 from appliance.services.lifecycle import Heartbeat
 from appliance.store.database import open_database
 
@@ -163,8 +164,9 @@ def run(settings: Settings, stop: threading.Event) -> None:
         let_go(store, settings.deliver.pacs_names)
         let_go(store, [receiver.name for receiver in settings.deliver.hl7], kind=HL7)
         routes = _routes(settings, stop)
-        for route in routes:
-            route.start()
+        alerts = AlertWatch(settings, stop)
+        for thread in (alerts, *routes):
+            thread.start()
         systemd.notify("READY=1")
         try:
             while True:
@@ -176,18 +178,18 @@ def run(settings: Settings, stop: threading.Event) -> None:
         finally:
             systemd.notify("STOPPING=1")
             stop.set()
-            for route in routes:
-                route.join(_GRACE_S)
+            for thread in (alerts, *routes):
+                thread.join(_GRACE_S)
             heartbeat.end()
-    _tell(routes)
+    _tell([alerts, *routes])
 
 
-def _tell(routes: list[_Route]) -> None:
-    for route in routes:
-        if isinstance(route.error, ApplianceError):
-            raise route.error
-        if route.error is not None:
-            raise RuntimeError(f"The thread {route.name} ended by an error.") from route.error
+def _tell(threads: list[_Route | AlertWatch]) -> None:
+    for thread in threads:
+        if isinstance(thread.error, ApplianceError):
+            raise thread.error
+        if thread.error is not None:
+            raise RuntimeError(f"The thread {thread.name} ended by an error.") from thread.error
 
 
 def _beat(heartbeat: Heartbeat, total: Settled, objects: int) -> None:

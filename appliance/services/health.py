@@ -46,6 +46,8 @@ _EVENTS_KEPT_S = 30 * 86400.0
 # A box without a broker, or one that refuses everything, must not gather events for ever.
 _UNTOLD_EVENTS_KEPT_S = 365 * 86400.0
 _EVENTS_KEPT = 20_000
+# Acknowledged or not: a box where so many wait has nobody who looks.
+_ALERTS_KEPT = 10_000
 
 
 def installed_packs(settings: Settings) -> tuple[Pack, ...] | None:
@@ -211,6 +213,9 @@ class _Service:
                     published_before=time.time() - _EVENTS_KEPT_S,
                     happened_before=time.time() - _UNTOLD_EVENTS_KEPT_S,
                     keep=_EVENTS_KEPT,
+                )
+                store.alerts.forget(
+                    acknowledged_before=time.time() - self._settings.retention.alert_days * 86400.0, keep=_ALERTS_KEPT
                 )
         except StoreError as error:
             _log.error("disk_not_swept", why=str(error))

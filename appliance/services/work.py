@@ -15,6 +15,7 @@ import structlog
 from appliance.durable import sync
 from appliance.errors import ApplianceError, StoreError
 from appliance.services import systemd
+from appliance.services.alert_rules import alert_rules
 from appliance.services.assemble import Assembler
 from appliance.services.attempts import PART_PREFIX, Attempts
 from appliance.services.lifecycle import Heartbeat
@@ -140,10 +141,11 @@ class _Worker:
         sync(results.parent)
         for leftover in results.glob(f"{PART_PREFIX}*"):
             shutil.rmtree(leftover, ignore_errors=True)
-        restored = rebuild.restore(self._store, results, on_folder=lambda: systemd.notify("WATCHDOG=1"))
+        rules = alert_rules(self._settings)
+        restored = rebuild.restore(self._store, results, alerts=rules, on_folder=lambda: systemd.notify("WATCHDOG=1"))
         if restored.finished or restored.unfinished:
             _log.warning("restored_from_results", finished=restored.finished, unfinished=restored.unfinished)
-        stored = rebuild.take_up(self._store, results)
+        stored = rebuild.take_up(self._store, results, alerts=rules)
         if stored:
             _log.warning("results_taken_up", scans=stored)
         taken = self._store.leases.take_back(attempts=self._settings.work.attempts)

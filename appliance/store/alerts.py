@@ -1,4 +1,4 @@
-"""Alerts: raised with the result that causes them, told to every channel through the outbox, acknowledged by a person.
+"""Alerts: raised with the result that causes them, escalated when nobody comes, acknowledged by a person.
 
 An alert and what its channels must be told of it are written in one transaction, so that it is durable before anybody
 hears of it and nothing is told twice as two different alerts.
@@ -8,20 +8,21 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from appliance.errors import StoreError
+from appliance.store.alert_rules import URGENCIES
+from appliance.store.announcements import AlertStep
 from appliance.store.events import EventKind
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
+    from appliance.store.alert_rules import AlertChannel
     from appliance.store.database import Store
 
-#: From the least to the most pressing; the words of :class:`appliance.screenings.contract.Urgency`.
-URGENCIES = ("routine", "soon", "urgent")
 _RANK = "CASE urgency WHEN 'urgent' THEN 3 WHEN 'soon' THEN 2 ELSE 1 END"
 
 
@@ -31,79 +32,6 @@ class AlertState(StrEnum):
     OPEN = "open"
     ESCALATED = "escalated"
     ACKNOWLEDGED = "acknowledged"
-
-
-class AlertStep(StrEnum):
-    """What a channel is told of an alert."""
-
-    RAISED = "raised"
-    ESCALATED = "escalated"
-    ACKNOWLEDGED = "acknowledged"
-
-
-class ChannelKind(StrEnum):
-    """Who is told of alerts; the kind of its outbox entries."""
-
-    MQTT = "mqtt"
-    COMMAND = "command"
-    HL7 = "hl7"
-
-
-class CommandOutcome(StrEnum):
-    """How a run of the command ended."""
-
-    EXITED = "exited"
-    KILLED = "killed"
-    TIMED_OUT = "timed_out"
-    NOT_STARTED = "not_started"
-
-
-# An HL7 receiver files messages and has no lamp to put out.
-_TOLD = {
-    ChannelKind.MQTT: frozenset(AlertStep),
-    ChannelKind.COMMAND: frozenset(AlertStep),
-    ChannelKind.HL7: frozenset({AlertStep.RAISED, AlertStep.ESCALATED}),
-}
-
-
-@dataclass(frozen=True, slots=True)
-class AlertChannel:
-    """One receiver of alerts.
-
-    Attributes
-    ----------
-    kind
-        How it is told.
-    destination
-        Its name, empty where there is only one of the kind.
-    """
-
-    kind: ChannelKind
-    destination: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class AlertRules:
-    """Which findings raise an alert, and who is told of it.
-
-    Attributes
-    ----------
-    least_urgency
-        The least urgency that raises one; ``None`` raises none.
-    screenings
-        The same for single screenings, by name.
-    channels
-        Who is told.
-    """
-
-    least_urgency: str | None = URGENCIES[-1]
-    screenings: Mapping[str, str | None] = field(default_factory=dict)
-    channels: tuple[AlertChannel, ...] = ()
-
-    def raises(self, screening: str, urgency: str) -> bool:
-        """Return whether a finding of a screening raises an alert."""
-        least = self.screenings.get(screening, self.least_urgency)
-        return least is not None and URGENCIES.index(urgency) >= URGENCIES.index(least)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,32 +69,8 @@ class Alert:
     acknowledged_by: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class CommandRun:
-    """One run of the command that was told of an alert.
-
-    Attributes
-    ----------
-    alert_id, step
-        What it was told.
-    ran_at, seconds
-        Unix time of its start, and how long it ran.
-    outcome
-        How it ended.
-    exit_status
-        Where it ended by itself.
-    """
-
-    alert_id: int
-    step: AlertStep
-    ran_at: float
-    seconds: float
-    outcome: CommandOutcome
-    exit_status: int | None = None
-
-
 class Alerts:
-    """The ``alerts`` table, and the outbox as the alerts need it."""
+    """The ``alerts`` table."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -218,7 +122,7 @@ class Alerts:
                     },
                 )
                 for channel in channels:
-                    self._tell(channel, alert_id, urgency, AlertStep.RAISED, now)
+                    self._store.announcements.begin(channel, alert_id, priority=_priority(urgency), at=now)
                 raised.append(alert_id)
         return raised
 
@@ -282,22 +186,35 @@ class Alerts:
                 "UPDATE alerts SET state = 'acknowledged', acknowledged_at = ?, acknowledged_by = ? WHERE id = ?",
                 (now, name, alert_id),
             )
-            self._tell_everybody(alert, AlertStep.ACKNOWLEDGED, now)
+            self._store.announcements.go_on(alert_id, AlertStep.ACKNOWLEDGED, priority=_priority(alert.urgency), at=now)
         return True
 
-    def let_wait(self, seconds: float) -> bool:
+    def newest(self) -> int:
+        """Return the highest id, 0 without any alert."""
+        return int(self._store.rows("SELECT coalesce(max(id), 0) AS id FROM alerts")[0]["id"])
+
+    def let_wait(self, seconds: float, *, up_to: int) -> bool:
         """Add to the time that open alerts have waited, measured on a clock that nobody sets.
+
+        Parameters
+        ----------
+        seconds
+            How long.
+        up_to
+            Id of the newest alert that has waited so long.
 
         Returns
         -------
         bool
-            Whether any alert is open.
+            Whether any of them is open.
         """
-        if not self._store.rows("SELECT 1 FROM alerts WHERE state = 'open' LIMIT 1"):
+        if not self._store.rows("SELECT 1 FROM alerts WHERE state = 'open' AND id <= ? LIMIT 1", (up_to,)):
             return False
         with self._store.atomic():
-            self._store.execute("UPDATE alerts SET waited_s = waited_s + ? WHERE state = 'open'", (max(0.0, seconds),))
-        return True
+            changed = self._store.execute(
+                "UPDATE alerts SET waited_s = waited_s + ? WHERE state = 'open' AND id <= ?", (seconds, up_to)
+            )
+        return changed > 0
 
     def escalate_overdue(
         self, raised_before: float = math.inf, *, waited_s: float = 0.0, at: float | None = None
@@ -328,29 +245,33 @@ class Alerts:
                 self._store.execute(
                     "UPDATE alerts SET state = 'escalated', escalated_at = ? WHERE id = ?", (now, alert.id)
                 )
-                self._tell_everybody(alert, AlertStep.ESCALATED, now)
+                self._store.announcements.go_on(
+                    alert.id, AlertStep.ESCALATED, priority=_priority(alert.urgency), at=now
+                )
                 self._store.events.record(EventKind.ALERT_ESCALATED, scan_id=alert.scan_id, at=now)
             return [self.get(alert.id) for alert in overdue]
 
-    def record_command(self, run: CommandRun) -> None:
-        """Keep how a run of the command ended."""
-        with self._store.atomic():
-            self._store.insert("alert_commands", asdict(run))
+    def forget(self, *, acknowledged_before: float, keep: int, limit: int = 1000) -> int:
+        """Delete alerts whose time is over with all that belongs to them, and return how many.
 
-    def commands(self, alert_id: int) -> list[CommandRun]:
-        """Return the runs of the command for an alert, the oldest first."""
-        rows = self._store.rows("SELECT * FROM alert_commands WHERE alert_id = ? ORDER BY id", (alert_id,))
-        return [
-            CommandRun(
-                alert_id=row["alert_id"],
-                step=AlertStep(row["step"]),
-                ran_at=row["ran_at"],
-                seconds=row["seconds"],
-                outcome=CommandOutcome(row["outcome"]),
-                exit_status=row["exit_status"],
+        Parameters
+        ----------
+        acknowledged_before
+            Unix time. What nobody has acknowledged has no such end: the clock may be wrong.
+        keep
+            How many of the newest stay at most, acknowledged or not.
+        limit
+            How many are deleted at most, so that the database is not locked for long.
+        """
+        with self._store.atomic():
+            over = self._select(
+                "WHERE acknowledged_at < ? OR id <= (SELECT max(id) FROM alerts) - ? ORDER BY id LIMIT ?",
+                (acknowledged_before, keep, limit),
             )
-            for row in rows
-        ]
+            for alert in over:
+                self._store.announcements.forget(alert.id)
+                self._store.execute("DELETE FROM alerts WHERE id = ?", (alert.id,))
+        return len(over)
 
     def _known(self, scan_id: int, screening: str, urgency: str) -> bool:
         """Return whether this scan, or an earlier revision with the same finding, has raised it already."""
@@ -374,34 +295,13 @@ class Alerts:
         )
         return {(row["code"], row["site"]) for row in rows}
 
-    def _tell_everybody(self, alert: Alert, step: AlertStep, now: float) -> None:
-        """Tell the channels that were told when it was raised, whatever is configured by now."""
-        rows = self._store.rows(
-            "SELECT kind, destination FROM outbox WHERE key GLOB ? ORDER BY id",
-            (f"{_key(alert.id, AlertStep.RAISED)}/*",),
-        )
-        for row in rows:
-            channel = AlertChannel(ChannelKind(row["kind"]), row["destination"])
-            self._tell(channel, alert.id, alert.urgency, step, now)
-
-    def _tell(self, channel: AlertChannel, alert_id: int, urgency: str, step: AlertStep, now: float) -> None:
-        if step in _TOLD[channel.kind]:
-            # No scan: what a channel is told of an alert does not keep the scan's results from being delivered.
-            self._store.outbox.put(
-                f"{_key(alert_id, step)}/{channel.kind}/{channel.destination}",
-                channel.kind.value,
-                {"alert": alert_id, "step": step.value},
-                destination=channel.destination,
-                priority=1 + URGENCIES.index(urgency),
-                at=now,
-            )
-
     def _select(self, clause: str, parameters: tuple[object, ...]) -> list[Alert]:
         return [_alert(row) for row in self._store.rows(f"SELECT alerts.* FROM alerts {clause}", parameters)]
 
 
-def _key(alert_id: int, step: AlertStep) -> str:
-    return f"alert/{alert_id}/{step.value}"
+def _priority(urgency: str) -> int:
+    """Return the outbox's priority of an alert; results have 0."""
+    return 1 + URGENCIES.index(urgency)
 
 
 def _alert(row: dict[str, Any]) -> Alert:

@@ -21,6 +21,7 @@ from appliance.durable import sync
 from appliance.errors import StoreError
 from appliance.store import migrations
 from appliance.store.alerts import Alerts
+from appliance.store.announcements import Announcements
 from appliance.store.associations import Associations
 from appliance.store.commands import Commands
 from appliance.store.deliveries import Deliveries
@@ -129,6 +130,11 @@ class Store:
     def alerts(self) -> Alerts:
         """What somebody must look at soon."""
         return Alerts(self)
+
+    @cached_property
+    def announcements(self) -> Announcements:
+        """What the channels must still be told of alerts."""
+        return Announcements(self)
 
     @cached_property
     def events(self) -> Events:

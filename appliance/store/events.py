@@ -43,6 +43,7 @@ class EventKind(StrEnum):
     FAILED = "failed"
     PARKED = "parked"
     ALERT_ESCALATED = "alert_escalated"
+    ALERT_COMMAND_FAILED = "alert_command_failed"
 
 
 @dataclass(frozen=True, slots=True)

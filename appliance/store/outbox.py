@@ -179,6 +179,10 @@ class Outbox:
         """Record that the receiver has confirmed it; repeating it changes nothing."""
         self._update(key, "state = 'done', reason = NULL, finished_at = ?", (time.time() if at is None else at,))
 
+    def give_up(self, key: str, reason: str, *, at: float | None = None) -> None:
+        """Be done with an entry that nobody has confirmed and nobody will; repeating it changes nothing."""
+        self._update(key, "state = 'done', reason = ?, finished_at = ?", (reason, time.time() if at is None else at))
+
     def failed(self, key: str, *, retry_at: float, reason: str) -> None:
         """Record a failed attempt and when to try again."""
         self._update(key, "attempts = attempts + 1, reason = ?, next_try_at = ?", (reason, retry_at))

@@ -7,6 +7,7 @@ scan is known to be finished, and is neither screened nor sent a second time. Ev
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    from appliance.store.alert_rules import AlertRules
     from appliance.store.database import Store
     from appliance.store.scan_rows import ScanRow
 
@@ -30,6 +32,7 @@ _log = structlog.get_logger()
 REPORT_NAME = "report.json"
 _IDENTITY_NAME = "scan.json"
 _FINISHED_NAME = "finished.json"
+_ALERTS_AGAIN_S = 86400.0
 _SCAN_FIELDS = (
     "id",
     "study_instance_uid",
@@ -95,8 +98,10 @@ def key_images(folder: Path) -> list[str]:
     return sorted(path.relative_to(folder).as_posix() for path in folder.glob("key_images/*.png"))
 
 
-def save(store: Store, folder: Path, scan_id: int, *, at: float | None = None) -> bool:
-    """Store the report that lies in a results folder; repeating it changes nothing.
+def save(
+    store: Store, folder: Path, scan_id: int, *, alerts: AlertRules | None = None, at: float | None = None
+) -> bool:
+    """Store the report that lies in a results folder, and raise its alerts; repeating it changes nothing.
 
     Returns
     -------
@@ -113,10 +118,10 @@ def save(store: Store, folder: Path, scan_id: int, *, at: float | None = None) -
         It lacks something, or its scan is not one that can be screened.
     """
     report = json.loads((folder / REPORT_NAME).read_bytes())
-    return store.results.save(scan_id, report, folder=folder.name, key_images=key_images(folder), at=at)
+    return store.results.save(scan_id, report, folder=folder.name, key_images=key_images(folder), alerts=alerts, at=at)
 
 
-def take_up(store: Store, results: Path) -> list[int]:
+def take_up(store: Store, results: Path, *, alerts: AlertRules | None = None) -> list[int]:
     """Store the results that a killed worker had given their names and not committed yet.
 
     Call it before its leases are taken back: its last attempt would count as lost although its report is whole.
@@ -132,7 +137,7 @@ def take_up(store: Store, results: Path) -> list[int]:
         if not belongs_to(folder, scan):
             continue
         try:
-            save(store, folder, scan.id)
+            save(store, folder, scan.id, alerts=alerts)
         except (OSError, ValueError, ReportInvalidError) as error:
             # The scan is screened again; the folder is replaced then.
             _log.warning("results_folder_not_taken_up", folder=folder.name, error=type(error).__name__)
@@ -145,8 +150,18 @@ def _nothing() -> None:
     """Nobody is watching."""
 
 
-def restore(store: Store, results: Path, *, on_folder: Callable[[], object] = _nothing) -> Restored:
+def restore(
+    store: Store,
+    results: Path,
+    *,
+    alerts: AlertRules | None = None,
+    on_folder: Callable[[], object] = _nothing,
+    now: float | None = None,
+) -> Restored:
     """Bring back the scans that have a results folder and are not in the database.
+
+    The alerts of the last day are raised again, because nobody knows whether somebody had seen them; an alarm about a
+    scan of last month would only teach people not to listen.
 
     Call it before the spool is indexed: what is indexed before its result is known would be screened again. It may be
     stopped between any two folders and called again.
@@ -157,21 +172,26 @@ def restore(store: Store, results: Path, *, on_folder: Callable[[], object] = _n
         The database.
     results
         The folder of the results folders.
+    alerts
+        Which findings raise an alert.
     on_folder
         Called before each folder that is brought back.
+    now
+        Unix time; now by default.
 
     Returns
     -------
     Restored
         What was found.
     """
+    moment = time.time() if now is None else now
     counts = {"finished": 0, "unfinished": 0, "unreadable": 0}
     known = store.scans.folders()
     for folder in sorted((folder for folder in _folders(results) if folder.name not in known), key=_number):
         on_folder()
         try:
             with store.atomic():
-                finished = _restore_one(store, folder)
+                finished = _restore_one(store, folder, alerts, moment)
         except (OSError, ValueError, KeyError, TypeError, StoreError) as error:
             # Its scan is screened again from the spool; the folder stays for whoever looks into it.
             _log.warning("results_folder_not_restored", folder=folder.name, error=type(error).__name__)
@@ -193,7 +213,7 @@ def _number(folder: Path) -> tuple[int, str]:
     return (int(number) if number.isascii() and number.isdigit() else 0, folder.name)
 
 
-def _restore_one(store: Store, folder: Path) -> bool:
+def _restore_one(store: Store, folder: Path, alerts: AlertRules | None, now: float) -> bool:
     tree = json.loads((folder / _IDENTITY_NAME).read_bytes())
     row: dict[str, Any] = {name: tree[name] for name in _SCAN_FIELDS}
     if folder.name != f"{row['id']}-r{row['revision']}":
@@ -204,7 +224,8 @@ def _restore_one(store: Store, folder: Path) -> bool:
     names = {field.name for field in fields(UsedInstance)}
     for used in tree["used"]:
         store.instances.restore(scan_id, UsedInstance(**{name: used[name] for name in names}))
-    save(store, folder, scan_id, at=saved_at)
+    recent = saved_at > now - _ALERTS_AGAIN_S
+    save(store, folder, scan_id, alerts=alerts if recent else None, at=saved_at)
     try:
         finished_at = float(json.loads((folder / _FINISHED_NAME).read_bytes())["finished_at"])
     except FileNotFoundError:

@@ -13,7 +13,7 @@ from appliance.store.lifecycle import ScanState
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from appliance.store.alerts import AlertRules
+    from appliance.store.alert_rules import AlertRules
     from appliance.store.database import Store
 
 

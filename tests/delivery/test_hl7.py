@@ -20,7 +20,7 @@ from appliance.delivery.hl7 import Notice
 from appliance.delivery.node import Hl7Node
 from appliance.delivery.outbox_worker import let_go, settle
 from appliance.hl7.routing import CharacterSet, Routing
-from appliance.store.alerts import AlertChannel, ChannelKind
+from appliance.store.alert_rules import AlertChannel, ChannelKind
 from appliance.store.lifecycle import ScanState
 from appliance.store.outbox import OutboxState
 from tests.delivery.conftest import Pacs, free_port, make_object, wait_until

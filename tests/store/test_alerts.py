@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from appliance.errors import StoreError
-from appliance.store.alerts import AlertChannel, AlertRules, AlertState, ChannelKind
+from appliance.store.alert_rules import AlertChannel, AlertRules, ChannelKind
+from appliance.store.alerts import AlertState
+from appliance.store.announcements import AlertStep, CommandOutcome, CommandRun
 from appliance.store.lifecycle import ScanState
 from tests.store.conftest import spooled
 from tests.store.samples import report
@@ -200,14 +202,71 @@ def test_another_series_raises_its_own(store: Store, screened: Callable[..., int
 
 def test_waiting_is_counted_whatever_the_clock_says(store: Store, add_scan: Callable[..., int]) -> None:
     (number,) = store.alerts.raise_for(add_scan(), URGENT, at=2e9)
-    assert store.alerts.let_wait(400.0)
+    assert store.alerts.let_wait(400.0, up_to=number)
     assert store.alerts.escalate_overdue(waited_s=600.0, at=5e9) == []
-    assert store.alerts.let_wait(200.0)
+    assert store.alerts.let_wait(200.0, up_to=number)
     assert [alert.id for alert in store.alerts.escalate_overdue(waited_s=600.0, at=1e9)] == [number]
-    assert not store.alerts.let_wait(600.0)
+    assert not store.alerts.let_wait(600.0, up_to=number)
+
+
+def test_only_what_was_there_has_waited(store: Store, add_scan: Callable[..., int]) -> None:
+    assert store.alerts.newest() == 0
+    (first,) = store.alerts.raise_for(add_scan(), URGENT)
+    assert not store.alerts.let_wait(600.0, up_to=first - 1)
+    assert (store.alerts.newest(), store.alerts.escalate_overdue(waited_s=1.0)) == (first, [])
 
 
 def test_only_what_was_raised_before_is_escalated(store: Store, add_scan: Callable[..., int]) -> None:
     (old,) = store.alerts.raise_for(add_scan(), URGENT, at=10.0)
     store.alerts.raise_for(add_scan(), URGENT, at=20.0)
     assert [alert.id for alert in store.alerts.escalate_overdue(20.0)] == [old]
+
+
+def test_what_is_due_is_told_in_the_order_in_which_it_happened(store: Store, add_scan: Callable[..., int]) -> None:
+    channel = EVERYBODY[0]
+    (number,) = store.alerts.raise_for(add_scan(), URGENT, channels=[channel], at=50.0)
+    store.alerts.acknowledge(number, "Li", at=40.0)  # the clock was set back
+    due = store.announcements.due(channel, now=60.0)
+    assert [item.step.value for item in due] == ["raised", "acknowledged"]
+    assert store.announcements.due(channel, now=45.0, longest_wait_s=100.0) == due[1:]
+    assert store.announcements.due(channel, now=-1e6, longest_wait_s=100.0) == due
+    assert store.announcements.due(channel, now=60.0, limit=1, without={due[0].key}) == due[1:]
+    assert store.announcements.due(EVERYBODY[1], now=60.0) == []
+
+
+def test_what_was_given_up_is_not_due_and_says_why(store: Store, add_scan: Callable[..., int]) -> None:
+    store.alerts.raise_for(add_scan(), URGENT, channels=EVERYBODY[:1])
+    (entry,) = store.outbox.due()
+    store.outbox.give_up(entry.key, "the command fails")
+    assert (store.outbox.due(), store.outbox.get(entry.key).reason) == ([], "the command fails")
+
+
+def acknowledged(store: Store, add_scan: Callable[..., int], at: float) -> int:
+    (number,) = store.alerts.raise_for(add_scan(), URGENT, channels=EVERYBODY, at=at)
+    store.announcements.record(CommandRun(number, AlertStep.RAISED, at, 0.1, CommandOutcome.EXITED, 0))
+    store.alerts.acknowledge(number, "Li", at=at)
+    return number
+
+
+def test_old_acknowledged_alerts_are_forgotten_with_all_that_belongs_to_them(
+    store: Store, add_scan: Callable[..., int]
+) -> None:
+    acknowledged(store, add_scan, at=10.0)
+    kept = acknowledged(store, add_scan, at=20.0)
+    (waiting,) = store.alerts.raise_for(add_scan(), URGENT, channels=EVERYBODY, at=1.0)
+    assert store.alerts.forget(acknowledged_before=15.0, keep=100) == 1
+    assert [alert.id for alert in store.alerts.recent()] == [waiting, kept]
+    assert {key.split("/")[1] for key in told(store)} == {str(kept), str(waiting)}
+    assert len(store.announcements.commands(kept)) == 1
+    assert len(store.rows("SELECT id FROM alert_commands")) == 1
+
+
+def test_no_more_than_so_many_alerts_are_kept_and_no_number_comes_back(
+    store: Store, add_scan: Callable[..., int]
+) -> None:
+    numbers = [store.alerts.raise_for(add_scan(), URGENT)[0] for _ in range(5)]
+    assert store.alerts.forget(acknowledged_before=0.0, keep=2, limit=2) == 2
+    assert store.alerts.forget(acknowledged_before=0.0, keep=2, limit=2) == 1
+    assert [alert.id for alert in store.alerts.recent()] == [numbers[4], numbers[3]]
+    store.alerts.forget(acknowledged_before=0.0, keep=0)
+    assert store.alerts.raise_for(add_scan(), URGENT)[0] > numbers[4]

@@ -6,7 +6,8 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from appliance.store.alerts import AlertState, AlertStep, CommandOutcome
+from appliance.store.alerts import AlertState
+from appliance.store.announcements import AlertStep, CommandOutcome
 from appliance.store.instances import Disposition
 from appliance.store.lifecycle import TRANSITIONS
 from appliance.store.outbox import OutboxState
