@@ -86,12 +86,12 @@ def screen(paths: tuple[Path, ...], out: Path | None, as_json: bool, settings: S
 @main.command()
 @click.option("--config", "config_path", type=click.Path(path_type=Path), help="Configuration file (TOML).")
 def serve(config_path: Path | None) -> None:
-    """Run all four services in this terminal."""
+    """Run all services in this terminal, the alert board among them where it is configured."""
     from appliance.config import load
-    from appliance.services.serve import run
+    from appliance.services.serve import commands, run
 
-    load(config_path)
-    sys.exit(run(config_path))
+    settings = load(config_path)
+    sys.exit(run(services=commands(config_path, board=settings.board is not None)))
 
 
 def _service(name: str, settings: Settings) -> None:
@@ -131,6 +131,23 @@ def deliver(settings: Settings) -> None:
 def health(settings: Settings) -> None:
     """Run health probes, MQTT and the disk keeper."""
     _service("health", settings)
+
+
+@main.command()
+@with_settings
+def board(settings: Settings) -> None:
+    """Run the alert board, where one is configured."""
+    _service("board", settings)
+
+
+@main.command("board-password")
+@click.option("--out", type=click.Path(path_type=Path), help="File to write instead of board.password_file.")
+@with_settings
+def board_password(out: Path | None, settings: Settings) -> None:
+    """Set the password of the alert board; it is asked for, or read from a pipe."""
+    from appliance.commands.board_password import run
+
+    run(settings, out)
 
 
 @main.command()

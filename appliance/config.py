@@ -412,6 +412,65 @@ class AlertsSettings(Section):
         return command
 
 
+class BoardTlsSettings(Section):
+    """HTTPS for the alert board."""
+
+    certificate: Path = Field(title="PEM file with the board's certificate chain")
+    private_key: Path = Field(title="PEM file with its key, mode 0600, or a systemd credential")
+    trusted: Path | None = Field(
+        None, title="PEM file with the authorities that browsers' certificates must chain to; absent asks for none"
+    )
+
+
+class BoardSettings(Section):
+    """The alert board: a page for the PC in the scanner room."""
+
+    address: str = Field("127.0.0.1", title="Local IP address to listen on; no other is served")
+    port: Port = Field(8443, title="TCP port; 0 takes a free one")
+    host_names: tuple[str, ...] = Field(
+        (), title="Names, besides its IP address, under which browsers may call the board"
+    )
+    tls: BoardTlsSettings | None = Field(None, title="HTTPS; absent means HTTP")
+    allow_plaintext: bool = Field(
+        False, title="Allow HTTP on an address that other machines reach: everybody on that network can then read along"
+    )
+    password_file: Path | None = Field(
+        None, title="File that `appliance board-password` writes, mode 0600, or a systemd credential"
+    )
+    language: Literal["en", "zh"] = Field("en", title="Language of the page until somebody chooses another one")
+    people: tuple[str, ...] = Field((), title="Names that are proposed when an alert is acknowledged")
+    show_patient_name: bool = Field(
+        False, title="Show the patient's name beside each scan, else its accession number or its number on this box"
+    )
+    scans: int = Field(12, title="How many of the last scans are shown", ge=1, le=100)
+    session_hours: float = Field(24.0, title="Hours without use after which the password is asked for again", gt=0)
+
+    @field_validator("address")
+    @classmethod
+    def _address_is_numeric(cls, address: str) -> str:
+        try:
+            ipaddress.ip_address(address)
+        except ValueError:
+            raise ValueError(
+                f"{address!r} is not an IP address, such as 127.0.0.1 or 10.1.2.5; host names are not looked up"
+            ) from None
+        return address
+
+    @model_validator(mode="after")
+    def _nothing_is_open_by_mistake(self) -> BoardSettings:
+        if self.password_file is None and (self.tls is None or self.tls.trusted is None):
+            raise ValueError(
+                "anybody could read the board: set board.password_file and run `appliance board-password`, or set "
+                "board.tls.trusted so that browsers need a certificate"
+            )
+        if self.tls is None and not self.allow_plaintext and not ipaddress.ip_address(self.address).is_loopback:
+            raise ValueError(
+                f"the board would speak HTTP without encryption on {self.address}: set board.tls, or set "
+                "board.allow_plaintext = true if everybody on that network may read along"
+            )
+        return self
+
+
 ScreeningsSettings: Any = _screenings_settings_model(Section)
 
 
@@ -428,6 +487,7 @@ class Settings(Section):
     deliver: DeliverSettings = Field(default_factory=DeliverSettings)
     health: HealthSettings = Field(default_factory=HealthSettings)
     alerts: AlertsSettings = Field(default_factory=AlertsSettings)
+    board: BoardSettings | None = Field(None, title="The alert board; absent serves nothing")
     screenings: ScreeningsSettings = Field(default_factory=ScreeningsSettings)
 
     @model_validator(mode="after")

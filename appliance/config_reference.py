@@ -58,11 +58,16 @@ _EXAMPLES: dict[str, Any] = {
     "health.mqtt.tls.trusted": "/etc/appliance/fleet-ca.pem",
     "health.mqtt.username": "box",
     "health.mqtt.password_file": "/etc/appliance/mqtt-password",
+    "board.password_file": "/etc/appliance/board-password",
+    "board.tls.certificate": "/etc/appliance/board.crt",
+    "board.tls.private_key": "/etc/appliance/board.key",
+    "board.tls.trusted": "/etc/appliance/board-clients.pem",
 }
 
 _UNITS = {
     "_s": "seconds",
     "_min": "minutes",
+    "_hours": "hours",
     "_days": "days",
     "_years": "years",
     "_mib": "MiB",

@@ -1,4 +1,4 @@
-"""Mutual TLS, for the DICOM port as for the broker: both sides show a certificate, or there is no link (BCP 195)."""
+"""TLS, for the DICOM port as for the broker mutual: both sides show a certificate, or there is no link (BCP 195)."""
 
 from __future__ import annotations
 
@@ -39,6 +39,23 @@ def server_context(files: TlsFiles) -> ssl.SSLContext:
     return _load(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), files)
 
 
+def page_context(certificate: Path, private_key: Path, trusted: Path | None) -> ssl.SSLContext:
+    """Return a context for browsers, which show a certificate of their own only where ``trusted`` is given.
+
+    Raises
+    ------
+    ConfigurationError
+        As in :func:`server_context`.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    _load_own(context, certificate, private_key)
+    if trusted is not None:
+        context.verify_mode = ssl.CERT_REQUIRED
+        _load_trusted(context, trusted)
+    return context
+
+
 def client_context(files: TlsFiles, *, compare_host_name: bool) -> ssl.SSLContext:
     """Return a context that accepts only servers whose certificate chains to ``files.trusted``.
 
@@ -64,19 +81,27 @@ def client_context(files: TlsFiles, *, compare_host_name: bool) -> ssl.SSLContex
 def _load(context: ssl.SSLContext, files: TlsFiles) -> ssl.SSLContext:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.verify_mode = ssl.CERT_REQUIRED
+    _load_own(context, files.certificate, files.private_key)
+    _load_trusted(context, files.trusted)
+    return context
+
+
+def _load_own(context: ssl.SSLContext, certificate: Path, private_key: Path) -> None:
     try:
-        context.load_cert_chain(files.certificate, files.private_key)
+        context.load_cert_chain(certificate, private_key)
     except (OSError, ssl.SSLError) as error:
         raise ConfigurationError(
-            f"TLS: {files.certificate} and {files.private_key} cannot be used as certificate and key: {error}"
+            f"TLS: {certificate} and {private_key} cannot be used as certificate and key: {error}"
         ) from error
     # Checked second, so that of files that are missing altogether the certificate is named.
-    require_private(files.private_key)
+    require_private(private_key)
+
+
+def _load_trusted(context: ssl.SSLContext, trusted: Path) -> None:
     try:
-        context.load_verify_locations(files.trusted)
+        context.load_verify_locations(trusted)
     except (OSError, ssl.SSLError) as error:
-        raise ConfigurationError(f"TLS: {files.trusted} cannot be used as trusted certificates: {error}") from error
-    return context
+        raise ConfigurationError(f"TLS: {trusted} cannot be used as trusted certificates: {error}") from error
 
 
 def https_context(trusted: Path | None, certificate: Path | None, private_key: Path | None) -> ssl.SSLContext:
@@ -100,11 +125,5 @@ def https_context(trusted: Path | None, certificate: Path | None, private_key: P
         raise ConfigurationError(f"TLS: {trusted} cannot be used as trusted certificates: {error}") from error
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     if certificate is not None and private_key is not None:
-        try:
-            context.load_cert_chain(certificate, private_key)
-        except (OSError, ssl.SSLError) as error:
-            raise ConfigurationError(
-                f"TLS: {certificate} and {private_key} cannot be used as certificate and key: {error}"
-            ) from error
-        require_private(private_key)
+        _load_own(context, certificate, private_key)
     return context

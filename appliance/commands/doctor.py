@@ -160,7 +160,8 @@ def _services(settings: Settings) -> Iterator[Check]:
     from appliance.health.model import ServiceState
     from appliance.health.probes import services
 
-    for service in services(settings.box.state_directory / "run", silent_after_s=60.0):
+    board = settings.board is not None
+    for service in services(settings.box.state_directory / "run", silent_after_s=60.0, board=board):
         name = f"service {service.name.value}"
         if service.state is ServiceState.ALIVE:
             yield Check(name, Verdict.OK, "alive")
@@ -258,6 +259,28 @@ def _destinations(settings: Settings) -> Iterator[Check]:
             yield Check(name, Verdict.PROBLEM, "cannot be reached", "check address, port, name server and firewall")
 
 
+def _board(settings: Settings) -> Iterator[Check]:
+    from appliance.board.passwords import read_password
+    from appliance.services.lifecycle import read_heartbeat
+
+    board = settings.board
+    if board is None:
+        yield Check("alert board", Verdict.OK, "not configured: alerts are not shown in the scanner room")
+        return
+    if board.password_file is not None:
+        read_password(board.password_file)
+    beat = read_heartbeat(settings.box.state_directory, "board")
+    if beat is None or "port" not in beat:
+        yield Check("alert board", Verdict.PROBLEM, "not running", "journalctl -u appliance-board")
+        return
+    where = f"{'https' if board.tls else 'http'}://{board.address}:{beat['port']}"
+    if beat.get("pages"):
+        yield Check("alert board", Verdict.OK, f"{where}, open on {beat['pages']} pages")
+    else:
+        fix = "open this address in the browser of the scanner room's PC, log in and turn the sound on"
+        yield Check("alert board", Verdict.WARNING, f"{where} is open on no PC: nobody sees an alert", fix)
+
+
 def _broker(settings: Settings) -> Iterator[Check]:
     import socket
 
@@ -296,6 +319,8 @@ def _certificates(settings: Settings) -> Iterator[Check]:
     sides |= {f"certificate for {peer.name}": peer.tls for peer in deliver.destinations}
     sides |= {f"certificate for {receiver.name}": receiver.tls for receiver in deliver.hl7}
     used = {name: (tls.certificate, tls.private_key) for name, tls in sides.items() if tls is not None}
+    if settings.board is not None and settings.board.tls is not None:
+        used["alert board's certificate"] = (settings.board.tls.certificate, settings.board.tls.private_key)
     for web in deliver.dicomweb:
         if web.certificate is not None and web.private_key is not None:
             used[f"certificate for {web.name}"] = (web.certificate, web.private_key)
@@ -320,6 +345,7 @@ _EXAMINATIONS: tuple[Callable[[Settings], Iterator[Check]], ...] = (
     _dicom_port,
     _packs,
     _destinations,
+    _board,
     _broker,
     _certificates,
 )

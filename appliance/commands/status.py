@@ -22,6 +22,7 @@ _SENTENCES = {
     Problem.WORK_ABSENT: "nothing is screened: the work service is not running",
     Problem.DELIVER_ABSENT: "nothing is delivered: the deliver service is not running",
     Problem.HEALTH_ABSENT: "the fleet is not told: the health service is not running",
+    Problem.BOARD_ABSENT: "no alert is shown in the scanner room: the board service is not running",
     Problem.SERVICE_SILENT: "a service is running but gives no sign of life",
     Problem.DISK_LOW: "the disk is getting full; images of finished scans are deleted early",
     Problem.DISK_FULL: "the disk is full; the DICOM port refuses new images until space is free",

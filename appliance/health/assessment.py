@@ -76,6 +76,7 @@ def assess(
         Problem.WORK_ABSENT: ServiceName.WORK in absent,
         Problem.DELIVER_ABSENT: ServiceName.DELIVER in absent,
         Problem.HEALTH_ABSENT: ServiceName.HEALTH in absent,
+        Problem.BOARD_ABSENT: ServiceName.BOARD in absent,
         Problem.SERVICE_SILENT: any(service.state is ServiceState.SILENT for service in services),
         Problem.DISK_LOW: disk.reserve_mib <= disk.free_mib < disk.soft_free_mib,
         Problem.DISK_FULL: disk.free_mib < disk.reserve_mib,

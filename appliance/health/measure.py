@@ -54,7 +54,9 @@ def measure(
         soft_free_mib=settings.retention.soft_free_mib,
         reserve_mib=settings.receive.disk_reserve_mib,
     )
-    services = probes.services(box.state_directory / "run", silent_after_s=SILENT_AFTER_S)
+    services = probes.services(
+        box.state_directory / "run", silent_after_s=SILENT_AFTER_S, board=settings.board is not None
+    )
     queue = _queue(settings)
     peers = probes.destinations(settings.deliver.destinations, settings.receive.ae_title)
     peers += probes.connections(probes.endpoints(settings.deliver))

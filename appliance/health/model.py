@@ -37,12 +37,13 @@ class Message(BaseModel):
 
 
 class ServiceName(StrEnum):
-    """The four services."""
+    """The services; the board is there only where it is configured."""
 
     RECEIVE = "receive"
     WORK = "work"
     DELIVER = "deliver"
     HEALTH = "health"
+    BOARD = "board"
 
 
 class ServiceState(StrEnum):
@@ -91,6 +92,7 @@ class Problem(StrEnum):
     WORK_ABSENT = "work_absent"
     DELIVER_ABSENT = "deliver_absent"
     HEALTH_ABSENT = "health_absent"
+    BOARD_ABSENT = "board_absent"
     SERVICE_SILENT = "service_silent"
     DISK_LOW = "disk_low"
     DISK_FULL = "disk_full"
@@ -143,7 +145,7 @@ class Disk(Message):
 
 
 class Service(Message):
-    """One of the four services."""
+    """One of the services."""
 
     name: ServiceName
     state: ServiceState

@@ -146,7 +146,9 @@ def disk(folder: Path, *, soft_free_mib: int, reserve_mib: int) -> Disk:
     )
 
 
-def services(run_directory: Path, *, silent_after_s: float, now_s: float | None = None) -> tuple[Service, ...]:
+def services(
+    run_directory: Path, *, silent_after_s: float, board: bool = False, now_s: float | None = None
+) -> tuple[Service, ...]:
     """Read the heartbeats of the services.
 
     Parameters
@@ -155,11 +157,17 @@ def services(run_directory: Path, *, silent_after_s: float, now_s: float | None 
         Where each service keeps its heartbeat, see :class:`appliance.services.lifecycle.Heartbeat`.
     silent_after_s
         A living process whose heartbeat is older is silent.
+    board
+        Whether an alert board is configured.
     now_s
         Seconds since boot: nobody's setting the clock makes a service look dead or young.
     """
     moment = since_boot_s() if now_s is None else now_s
-    return tuple(_service(name, run_directory / f"{name}.json", silent_after_s, moment) for name in ServiceName)
+    return tuple(
+        _service(name, run_directory / f"{name}.json", silent_after_s, moment)
+        for name in ServiceName
+        if board or name is not ServiceName.BOARD
+    )
 
 
 def since_boot_s() -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from appliance.reasons import Reason, ReasonCode
 from appliance.screenings.contract import Finding, Measurement, Outcome, Status, Urgency
@@ -24,6 +24,29 @@ class ScreeningResult:
     name: str
     outcome: Outcome
     seconds: float
+
+    @classmethod
+    def from_json(cls, item: Mapping[str, Any]) -> Self:
+        """Return what people read of an entry of ``screenings`` in the public JSON: all but evidence and findings.
+
+        Raises
+        ------
+        KeyError, TypeError, ValueError
+            It is not such an entry.
+        """
+        from appliance.reasons import Reason, ReasonCode
+        from appliance.screenings.contract import Measurement, Outcome, Status, Urgency
+
+        reason = item.get("reason")
+        outcome = Outcome(
+            status=Status(item["status"]),
+            summary=item.get("summary") or "",
+            urgency=Urgency(item.get("urgency") or Urgency.ROUTINE),
+            reason=Reason(ReasonCode(reason["code"]), reason["text"]) if reason else None,
+            measurements=tuple(Measurement(**measurement) for measurement in item.get("measurements") or ()),
+            caveats=tuple(item.get("caveats") or ()),
+        )
+        return cls(item["name"], outcome, float(item.get("seconds") or 0.0))
 
 
 @dataclass(frozen=True, slots=True)

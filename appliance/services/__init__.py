@@ -1,1 +1,1 @@
-"""The four main loops."""
+"""The main loops."""

@@ -1,4 +1,4 @@
-"""All four services in one terminal: what ``appliance serve`` does where systemd is not there to do it.
+"""All services in one terminal: what ``appliance serve`` does where systemd is not there to do it.
 
 Each service stays its own process, as under systemd, so that one that crashes takes nothing with it.
 """
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SERVICES = ("receive", "work", "deliver", "health")
+BOARD = "board"
+"""The fifth; it runs only where ``[board]`` is configured."""
+
 CONFIGURATION_WRONG = 2
 INTERNAL_FAILURE = 4
 
@@ -87,10 +90,11 @@ class _Terminal:
             self._output.flush()
 
 
-def commands(config_path: Path | None) -> dict[str, list[str]]:
-    """Return the command line of each of the four services."""
+def commands(config_path: Path | None, *, board: bool = False) -> dict[str, list[str]]:
+    """Return the command line of each of the four services, and of the alert board where there is one."""
     options = [] if config_path is None else ["--config", str(config_path)]
-    return {name: [sys.executable, "-m", "appliance", name, *options] for name in SERVICES}
+    names = (*SERVICES, BOARD) if board else SERVICES
+    return {name: [sys.executable, "-m", "appliance", name, *options] for name in names}
 
 
 def run(

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from appliance.board.passwords import write_password
+
 UNITS = Path(__file__).parents[2] / "systemd"
-SERVICES = ["receive", "work", "deliver", "health"]
+SERVICES = ["receive", "work", "deliver", "health", "board"]
 NEEDED_TARGETS = ["sysinit", "basic", "shutdown", "network", "multi-user"]
 # systemd-analyze security counts from 0 (nothing can go wrong) to 100; below 20 it says "OK" or "SAFE".
 EXPOSURE_THRESHOLD = 20
@@ -93,6 +95,14 @@ def test_the_unit_starts_a_command_that_exists(service):
     assert (program, command) == ("/opt/appliance/bin/appliance", service)
 
 
+def test_a_board_that_is_not_configured_is_not_started_again():
+    # The last drop-in by name decides, wherever it lies.
+    last = max(
+        [*UNITS.glob("appliance-.service.d/*"), *UNITS.glob("appliance-board.service.d/*")], key=lambda path: path.name
+    )
+    assert "\nRestart=on-failure\n" in last.read_text()
+
+
 def test_the_target_wants_every_service():
     text = (UNITS / "appliance.target").read_text()
     assert all(f"appliance-{service}.service" in text for service in SERVICES)
@@ -107,13 +117,17 @@ def kernel_can_refuse() -> bool:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("service", ["receive", "deliver", "health"])
+@pytest.mark.parametrize("service", ["receive", "deliver", "health", "board"])
 def test_the_service_runs_without_executable_memory(service, tmp_path):
     """The kernel's own form of MemoryDenyWriteExecute; it is inherited by the program that is executed."""
     if not kernel_can_refuse():
         pytest.skip("this kernel has no PR_SET_MDWE")
     file = tmp_path / "box.toml"
-    file.write_text(f'[box]\nstate_directory = "{tmp_path}/state"\n[receive]\nport = 0\naddress = "127.0.0.1"\n')
+    text = f'[box]\nstate_directory = "{tmp_path}/state"\n[receive]\nport = 0\naddress = "127.0.0.1"\n'
+    if service == "board":
+        write_password(tmp_path / "password", "correct horse", tmp_path)
+        text += f'[board]\nport = 0\npassword_file = "{tmp_path}/password"\n'
+    file.write_text(text)
     launcher = (
         "import ctypes, os, sys\n"
         f"ctypes.CDLL(None).prctl({PR_SET_MDWE}, {PR_MDWE_REFUSE_EXEC_GAIN}, 0, 0, 0)\n"

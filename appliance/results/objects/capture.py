@@ -13,6 +13,7 @@ import numpy as np
 from appliance.results.key_image import draw_key_image
 from appliance.results.objects.fonts import chinese_font, font
 from appliance.results.objects.general import dress
+from appliance.results.objects.patient import written_name
 from appliance.results.objects.summary_page import draw_summary
 from appliance.results.objects.words import notice, numbers_zh, plane, title
 from appliance.screenings.contract import Status
@@ -63,8 +64,7 @@ def captures(making: Making, language: str, *, patient_name: bool) -> Iterator[t
 def _who(making: Making) -> str:
     """Return name and identifier as people write them, of a name in several scripts the last one."""
     modules = making.source.modules
-    groups = [group for group in str(modules.PatientName).split("=") if group.strip("^ ")]
-    name = " ".join(part for part in (groups[1] if len(groups) > 1 else "".join(groups[:1])).split("^") if part)
+    name = written_name(str(modules.PatientName))
     return "  ".join(part for part in (name, str(modules.PatientID)) if part)
 
 
