@@ -46,11 +46,21 @@ test: lint $(TOOLS)  ## set up, check the style and the types, run every test
 	wait $$beside || failed="$$failed $(BESIDE)"; cat $$log; \
 	if [[ -n $$failed ]]; then echo "failed:$$failed"; exit 1; fi
 
+# The importing and quantising tests skip in `make test` what needs PyTorch, nnU-Net or MONAI; here nothing is missing.
+test-all: $(IMPORT)  ## run every test, and the proofs of importing and quantising (one to two hours; Debian 12, x86-64)
+	failed=; $(MAKE) test || failed=" test"; \
+	for suite in tests/importing/ tests/quantising/; do \
+	APPLIANCE_TEST_ALL=1 $(IMPORT_VENV)/bin/python -m pytest $$suite || failed="$$failed $$suite"; done; \
+	if [[ -n $$failed ]]; then echo "failed:$$failed"; exit 1; fi
+
 test-fast: $(DEVELOP)  ## run the tests that take no more than a few seconds each
 	$(PYTEST) -x -q -m "not slow"
 
+# Where `make test-all` has made the environment of imports, networks are measured beside nnU-Net and PyTorch too.
 bench: $(TOOLS)  ## measure ingest, screening and inference on this machine, print the tables
-	for file in tests/benchmarks/bench_*.py; do $(VENV)/bin/python $$file; done
+	for file in tests/benchmarks/bench_*.py; do \
+	python=$(VENV)/bin/python; if [[ -f $(IMPORT) && $$file == *bench_@(import|quantised).py ]]; then python=$(IMPORT_VENV)/bin/python; fi; \
+	$$python $$file; done
 
 lint: $(DEVELOP)  ## ruff check, ruff format --check, mypy --strict
 	$(VENV)/bin/ruff check .

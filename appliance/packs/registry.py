@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import appliance
+from appliance.durable import PART_SUFFIX
 from appliance.errors import PackError
 from appliance.packs.choice import NOT_INSTALLED, read_choice
 from appliance.packs.key_ring import KeyRing
@@ -189,7 +190,11 @@ def _configured(rules: Rules) -> list[Path]:
         if (folder / MANIFEST).exists():
             folders.append(folder)
             continue
-        inner = sorted(manifest.parent for manifest in folder.glob(f"*/{MANIFEST}"))
+        inner = sorted(
+            manifest.parent
+            for manifest in folder.glob(f"*/{MANIFEST}")
+            if not manifest.parent.name.endswith(PART_SUFFIX)  # of an import that was cut off
+        )
         if not inner:
             raise PackError(f"{folder}: there is no model pack here; name a folder with a {MANIFEST}.")
         folders.extend(inner)

@@ -52,7 +52,7 @@ DECIDED = 0.1
 
 @pytest.fixture(scope="module")
 def trained() -> Path:
-    return train_once("fast", "train_nnunet.py", "fast", FOLDER, DATA)
+    return train_once("fast", "train_fast.py", FOLDER, DATA)
 
 
 @pytest.fixture(scope="module")

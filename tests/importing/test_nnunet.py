@@ -12,6 +12,8 @@ from appliance.packs.importing.checkpoint import read_checkpoint
 from appliance.packs.importing.nnunet import import_nnunet
 from appliance.packs.importing.write import Declaration, phantom_tile, to_toml
 from appliance.packs.pack import load
+from tests.packs.killed import killed_at_each_step
+from tests.small_disk import small_disk
 
 torch = pytest.importorskip("torch", reason="the extra `import` is not installed")
 pytest.importorskip("dynamic_network_architectures", reason="the extra `import` is not installed")
@@ -183,6 +185,25 @@ def test_nothing_is_left_of_a_refused_import(results, tmp_path, said):
     with pytest.raises(PackError):
         import_nnunet(results, tmp_path / "out", said)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_an_import_that_is_killed_leaves_a_whole_pack_or_none(made_results, tmp_path):
+    found = killed_at_each_step("imported", tmp_path / "out" / "organs", made_results)
+    # At the least: its folder, three files that Python writes, a sync of each of its six and of the folder, the rename.
+    assert found["before"] >= 12
+    assert found["after"] >= 1
+    assert found["left"] == ["organs"]
+
+
+@pytest.mark.slow
+def test_a_full_disk_is_a_sentence_and_leaves_nothing(made_results, tmp_path, said):
+    needed = sum(path.stat().st_size for path in import_nnunet(made_results, tmp_path / "whole", said).path.iterdir())
+    for percent in (10, 40, 70, 95):
+        with small_disk(tmp_path / f"disk_{percent}", needed * percent // 100 >> 10) as disk:
+            with pytest.raises(PackError, match=r"cannot be written \((No space left|.*iostream error)"):
+                import_nnunet(made_results, disk / "out", said)
+            assert list(disk.iterdir()) == []
 
 
 @pytest.mark.parametrize(("licence", "use"), [("", "Tests."), ("CC BY 4.0", " ")])

@@ -10,10 +10,14 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import nibabel
 import numpy as np
 from scipy import ndimage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 LABELS = {"background": 0, "body": 1, "lung_left": 2, "lung_right": 3, "bone": 4}
 TRAINING = ("lidc_0009_plain", "lungdx_a0001_plain", "acrin_flt_013_plain")
@@ -44,28 +48,7 @@ KINDS = {
         "batch": 2,
         "iterations": 160,
     },
-    # A plan shaped like that of TotalSegmentator's 3 mm model: patch, spacing, widths, stages, dozens of classes. It is
-    # learnt on smaller patches than it is used on, as any nnU-Net may be; only the trainer looks at ``learning_patch``.
-    "fast": {
-        "network": "PlainConvUNet",
-        "reader": "NibabelIOWithReorient",
-        "axes": "RAS",
-        "transpose": [0, 1, 2],
-        "mirroring": None,
-        "spacing": [3.0, 3.0, 3.0],
-        "patch": [112, 112, 128],
-        "learning_patch": [32, 32, 64],
-        "features": [32, 64, 128, 256, 320, 320],
-        "last_stride": [1, 1, 2],
-        "labels": "many",
-        "batch": 1,
-        "iterations": 30,
-    },
 }
-
-#: Made-up classes, so that there are many: bands of smoothed HU, each in bands of depth below the skin (mm).
-BANDS_HU = (-900, -820, -600, -110, -60, 20, 70)
-BANDS_MM = (12, 30, 60)
 
 
 def rule_labels(hu: np.ndarray, left_is_high: bool) -> np.ndarray:
@@ -88,23 +71,6 @@ def rule_labels(hu: np.ndarray, left_is_high: bool) -> np.ndarray:
     return labels
 
 
-def many_labels(hu: np.ndarray, step_mm: tuple[float, float, float]) -> np.ndarray:
-    """Thirty-two classes inside the body, ``hu`` as ``(x, y, z)``; they mean nothing, and can be learnt in minutes."""
-    body = rule_labels(hu, left_is_high=True) > 0
-    smooth = ndimage.gaussian_filter(hu.astype(np.float32), 1.0)
-    depth_mm = ndimage.distance_transform_edt(body, sampling=step_mm)
-    bands = np.digitize(smooth, BANDS_HU) * (len(BANDS_MM) + 1) + np.digitize(depth_mm, BANDS_MM)
-    return np.where(body, bands + 1, 0).astype(np.uint8)
-
-
-def labels_of(kind: dict) -> dict[str, int]:
-    """Names and numbers of a kind's classes."""
-    if kind.get("labels") != "many":
-        return LABELS
-    count = (len(BANDS_HU) + 1) * (len(BANDS_MM) + 1)
-    return {"background": 0} | {f"class_{number}": number for number in range(1, count + 1)}
-
-
 def reoriented(path: Path, axes: str) -> nibabel.Nifti1Image:
     """Read a scan and store it along the wanted axes (``"RAS"``, ``"LPS"``)."""
     image = nibabel.load(path)
@@ -114,8 +80,19 @@ def reoriented(path: Path, axes: str) -> nibabel.Nifti1Image:
     return image.as_reoriented(change)
 
 
-def write_dataset(raw: Path, data: Path, kind: dict) -> None:
-    """Write nnU-Net's raw dataset."""
+def by_rules(hu: np.ndarray, affine: np.ndarray) -> np.ndarray:
+    """See :func:`rule_labels`; the axes tell which half is the left one."""
+    return rule_labels(hu, left_is_high=nibabel.aff2axcodes(affine)[0] == "L")
+
+
+def write_dataset(
+    raw: Path,
+    data: Path,
+    kind: dict,
+    names: dict[str, int] = LABELS,
+    paint: Callable[[np.ndarray, np.ndarray], np.ndarray] = by_rules,
+) -> None:
+    """Write nnU-Net's raw dataset; ``paint`` makes labels of HU ``(x, y, z)`` and their affine."""
     (raw / "imagesTr").mkdir(parents=True)
     (raw / "labelsTr").mkdir()
     for name in TRAINING:
@@ -123,15 +100,11 @@ def write_dataset(raw: Path, data: Path, kind: dict) -> None:
         hu = np.asarray(image.dataobj).astype(np.int16)[::2, ::2]
         affine = image.affine.copy()
         affine[:3, :2] *= 2
-        if kind.get("labels") == "many":
-            labels = many_labels(hu, tuple(float(np.linalg.norm(affine[:3, axis])) for axis in range(3)))
-        else:
-            labels = rule_labels(hu, left_is_high=kind["axes"][0] == "L")
         nibabel.save(nibabel.Nifti1Image(hu, affine), raw / "imagesTr" / f"{name}_0000.nii.gz")
-        nibabel.save(nibabel.Nifti1Image(labels, affine), raw / "labelsTr" / f"{name}.nii.gz")
+        nibabel.save(nibabel.Nifti1Image(paint(hu, affine), affine), raw / "labelsTr" / f"{name}.nii.gz")
     described = {
         "channel_names": {"0": "CT"},
-        "labels": labels_of(kind),
+        "labels": names,
         "numTraining": len(TRAINING),
         "file_ending": ".nii.gz",
         "overwrite_image_reader_writer": kind["reader"],
@@ -218,6 +191,20 @@ def train(folder: Path, dataset: str, kind: dict, trainer_class: type | None = N
         1,
     )
     trainer.run_training()
+
+
+def quick_trainer(rate: float = 3e-3) -> type:
+    """nnU-Net's trainer without augmentation and with Adam, which needs fewer steps."""
+    import torch
+    from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
+    from nnunetv2.training.nnUNetTrainer.variants.data_augmentation.nnUNetTrainerNoDA import nnUNetTrainerNoDA
+
+    class QuickTrainer(nnUNetTrainerNoDA):
+        def configure_optimizers(self) -> tuple:
+            optimizer = torch.optim.Adam(self.network.parameters(), lr=rate)
+            return optimizer, PolyLRScheduler(optimizer, rate, self.num_epochs)
+
+    return QuickTrainer
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ import nibabel
 import numpy as np
 
 from appliance.phantom import PhantomOptions, label_map
-from tests.importing.train_nnunet import place, train
+from tests.importing.train_nnunet import place, quick_trainer, train
 
 SMALL = PhantomOptions(
     rows=128, columns=128, pixel_spacing_mm=3.2, slice_thickness_mm=2.5, slice_spacing_mm=2.5, noise_hu=8.0
@@ -62,20 +62,6 @@ def write_dataset(raw: Path) -> None:
         "overwrite_image_reader_writer": "NibabelIOWithReorient",
     }
     (raw / "dataset.json").write_text(json.dumps(described))
-
-
-def quick_trainer() -> type:
-    """nnU-Net's trainer without augmentation and with Adam, which needs fewer steps."""
-    import torch
-    from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
-    from nnunetv2.training.nnUNetTrainer.variants.data_augmentation.nnUNetTrainerNoDA import nnUNetTrainerNoDA
-
-    class QuickTrainer(nnUNetTrainerNoDA):
-        def configure_optimizers(self) -> tuple:
-            optimizer = torch.optim.Adam(self.network.parameters(), lr=3e-3)
-            return optimizer, PolyLRScheduler(optimizer, 3e-3, self.num_epochs)
-
-    return QuickTrainer
 
 
 def main() -> None:

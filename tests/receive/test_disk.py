@@ -21,6 +21,7 @@ from tests.receive.conftest import (
     make_instance,
     make_series,
 )
+from tests.small_disk import small_disk as mounted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -34,17 +35,8 @@ MIB = 1 << 20
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """Mount a real file system of 2 MiB."""
-    if os.geteuid() != 0:
-        pytest.skip("mounting needs root")
-    mounted = tmp_path / "small"
-    mounted.mkdir()
-    done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(mounted)], capture_output=True, text=True, check=False
-    )
-    if done.returncode != 0:
-        pytest.skip(f"this machine does not let root mount a tmpfs: {done.stderr.strip()}")
-    yield mounted
-    subprocess.run(["umount", "--lazy", str(mounted)], check=True)
+    with mounted(tmp_path / "small", 2048) as folder:
+        yield folder
 
 
 def test_full_disk_while_receiving(small_disk: Path, start_receiver: Callable[..., Receiver], tmp_path: Path) -> None:

@@ -168,14 +168,18 @@ def write_ir(onnx_path: Path, path: Path, *, half: bool) -> None:
     Raises
     ------
     PackError
-        OpenVINO cannot read the network, for example because of an operator that it does not know.
+        OpenVINO cannot read the network, for example because of an operator that it does not know, or cannot write it.
     """
     from appliance.inference.engines import import_openvino
 
     openvino = import_openvino()
     try:
         model = openvino.Core().read_model(onnx_path)
-        openvino.save_model(model, path, compress_to_fp16=half)
     except RuntimeError as error:
         said = " ".join(str(error).split())[:300]
         raise PackError(f"{onnx_path.name}: OpenVINO cannot read the network: {said}") from error
+    try:
+        openvino.save_model(model, path, compress_to_fp16=half)
+    except RuntimeError as error:
+        said = " ".join(str(error).split())[:300]
+        raise PackError(f"{path}: the network cannot be written ({said}); is the disk full?") from error

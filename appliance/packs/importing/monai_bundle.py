@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from appliance.anatomy.detectables import DETECTABLES
@@ -15,10 +12,12 @@ from appliance.packs.importing.monai_plan import read_postprocessing, read_prepr
 from appliance.packs.importing.terms import finding_classes, structure_channels
 from appliance.packs.importing.write import Declaration, Draft, write_pack
 from appliance.packs.manifest import NetworkInput
+from appliance.packs.new_folder import new_folder, refuse_existing
 from appliance.packs.pack import load, sha256_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from torch import nn
 
@@ -89,8 +88,7 @@ def import_monai(
         With a sentence for whatever does not fit.
     """
     require_extra(_EXTRA)
-    if out.exists():
-        raise PackError(f"{out}: is there already; give a folder that does not exist yet.")
+    refuse_existing(out)
     metadata = read_table(_file(folder, "metadata"))
     source = _file(folder, config)
     configuration = Configuration(read_table(source), source.name)
@@ -251,9 +249,7 @@ class _Import:
     def _assemble(self, whole: nn.Module, draft: Draft) -> Pack:
         from appliance.packs.importing.graph import write_ir, write_onnx
 
-        with tempfile.TemporaryDirectory() as made:
-            work = Path(made) / "pack"
-            work.mkdir()
+        with new_folder(self._out) as work:
             try:
                 write_onnx(whole, draft.input.patch, work / "network.onnx", half=self._half)
             except (RuntimeError, ValueError) as error:
@@ -261,8 +257,6 @@ class _Import:
                 raise PackError(f"The network cannot be written for tiles of {draft.input.patch}: {said}") from error
             write_ir(work / "network.onnx", work / "network.xml", half=self._half)
             write_pack(work, draft)
-            self._out.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copytree(work, self._out)
         return load(self._out)
 
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from appliance.errors import PackError
@@ -13,10 +10,12 @@ from appliance.packs.importing.plans import compare, interpret, read_json
 from appliance.packs.importing.terms import structure_channels
 from appliance.packs.importing.write import Declaration, Draft, write_pack
 from appliance.packs.manifest import NetworkInput
+from appliance.packs.new_folder import new_folder, refuse_existing
 from appliance.packs.pack import load, sha256_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from torch import nn
 
@@ -87,7 +86,7 @@ def import_nnunet(
         With a sentence for whatever does not fit.
     """
     require_extra()
-    _check_out(out)
+    refuse_existing(out)
     folder = _results(folder)
     chosen = _folds(folder, folds)
     plans_file, dataset = read_json(folder / "plans.json"), read_json(folder / "dataset.json")
@@ -146,15 +145,11 @@ def import_nnunet(
 def _assemble(out: Path, networks: Sequence[nn.Module], plans: NnunetPlans, draft: Draft, *, half: bool) -> Pack:
     from appliance.packs.importing.graph import in_hounsfield, write_ir, write_onnx
 
-    with tempfile.TemporaryDirectory() as made:
-        work = Path(made) / "pack"
-        work.mkdir()
+    with new_folder(out) as work:
         whole = in_hounsfield(networks, plans.clip_hu, plans.mean_hu, plans.deviation_hu)
         write_onnx(whole, plans.patch, work / "network.onnx", half=half)
         write_ir(work / "network.onnx", work / "network.xml", half=half)
         write_pack(work, draft)
-        out.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copytree(work, out)
     return load(out)
 
 
@@ -195,11 +190,6 @@ def _intensity(plans: NnunetPlans) -> dict[str, Any]:
         "mean_hu": plans.mean_hu,
         "deviation_hu": plans.deviation_hu,
     }
-
-
-def _check_out(out: Path) -> None:
-    if out.exists():
-        raise PackError(f"{out}: is there already; give a folder that does not exist yet.")
 
 
 def _results(folder: Path) -> Path:

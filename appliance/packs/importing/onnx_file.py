@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 import tomllib
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -14,9 +11,12 @@ from appliance.errors import PackError
 from appliance.packs.importing.checkpoint import require_extra
 from appliance.packs.importing.terms import structure_channels
 from appliance.packs.importing.write import Declaration, Draft, write_pack
+from appliance.packs.new_folder import new_folder, refuse_existing
 from appliance.packs.pack import load, sha256_of
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from appliance.packs.manifest import NetworkInput
     from appliance.packs.pack import Pack
 
@@ -65,16 +65,13 @@ def import_onnx(source: Path, spec: Path, out: Path, declaration: Declaration, *
         With a sentence for whatever does not fit: no ONNX, several inputs, another shape, unknown operators, NaN.
     """
     require_extra()
-    if out.exists():
-        raise PackError(f"{out}: is there already; give a folder that does not exist yet.")
+    refuse_existing(out)
     wanted = _read_spec(spec)
     channels = structure_channels(wanted.classes, wanted.structures)
     model = _read_model(source)
-    with tempfile.TemporaryDirectory() as made:
+    with new_folder(out) as work:
         from appliance.packs.importing.graph import write_ir
 
-        work = Path(made) / "pack"
-        work.mkdir()
         _put_in_hounsfield(model, wanted.scaling)
         _write(model, wanted.input.patch, work / "network.onnx", source)
         write_ir(work / "network.onnx", work / "network.xml", half=half)
@@ -91,8 +88,6 @@ def import_onnx(source: Path, spec: Path, out: Path, declaration: Declaration, *
             (f"{source.name}: SHA-256 {sha256_of(source)}", f"Axes: {wanted.input.orientation}. The caller said so."),
         )
         write_pack(work, draft)
-        out.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copytree(work, out)
     return load(out)
 
 

@@ -13,6 +13,7 @@ from appliance.errors import PackError
 from appliance.packs.gates import Margins
 from appliance.packs.importing.write import to_toml
 from appliance.packs.manifest import MANIFEST, SIGNATURE, Manifest
+from appliance.packs.new_folder import new_folder, refuse_existing
 from appliance.packs.pack import load, sha256_of
 from appliance.packs.quantising.card import CARD, with_gates
 from appliance.packs.quantising.scans import refuse_overlap
@@ -74,27 +75,24 @@ def quantise_pack(
     InferenceError
         An engine cannot run the network.
     """
-    if out.exists():
-        raise PackError(f"{out}: is there already; give a folder that does not exist yet.")
+    refuse_existing(out)
     pack.require("segmentation")
     refuse_overlap(calibrating, judging)
     wanted = version or next_version(pack.version)
     source = _single_precision(pack)
     with tempfile.TemporaryDirectory() as made:
-        work = Path(made) / "pack"
         trial = Trial(pack, source, Path(made) / f"{_stem(source)}_int8.xml", margins, threads, tell)
         gates, engines = trial.run(calibrating, judging)
-        _copy(pack, work)
-        passed = {gate.precision for gate in gates if gate.verdict == "passed"}
-        if "int8" in passed:
-            for suffix in (".xml", ".bin"):
-                shutil.copyfile(trial.int8.with_suffix(suffix), work / trial.int8.with_suffix(suffix).name)
-        manifest = _manifest(pack, wanted, gates, trial.int8.name)
-        _add_vectors(work, manifest, engines)
-        _write_card(work / CARD, pack, wanted, gates)
-        _write_manifest(work, manifest)
-        out.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copytree(work, out)
+        with new_folder(out) as work:
+            _copy(pack, work)
+            passed = {gate.precision for gate in gates if gate.verdict == "passed"}
+            if "int8" in passed:
+                for suffix in (".xml", ".bin"):
+                    shutil.copyfile(trial.int8.with_suffix(suffix), work / trial.int8.with_suffix(suffix).name)
+            manifest = _manifest(pack, wanted, gates, trial.int8.name)
+            _add_vectors(work, manifest, engines)
+            _write_card(work / CARD, pack, wanted, gates)
+            _write_manifest(work, manifest)
     return load(out)
 
 
