@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from appliance.inference.resample import CanonicalGrid, nearest_axes, resample_hounsfield, to_canonical
+from appliance.inference.resample import grid_over, nearest_axes, resample_hounsfield, to_canonical
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from appliance.inference.resample import CanonicalGrid
     from appliance.packs.manifest import NetworkInput
     from appliance.scan import Volume
 
@@ -42,25 +43,13 @@ def corner_grid(
     axes, flips = nearest_axes(affine)
     lengths = np.linalg.norm(affine[:3, :3], axis=0)
     first, step, size = [0.0] * 3, [0.0] * 3, [0] * 3
-    corner, result = np.zeros(3), np.eye(4)
     for grid_axis, axis in enumerate(axes):
         wanted, length = spacing_mm[grid_axis], float(lengths[axis])
         step[axis] = 1.0 if abs(wanted - length) <= _SAME_MM else wanted / length
         size[axis] = max(1, int(np.round((shape[axis] - 1) / step[axis] + 1)))
-        reach = (size[axis] - 1) * step[axis]
         if flips[grid_axis] != backwards[grid_axis]:  # the network runs against the volume's index
-            first[axis] = shape[axis] - 1 - reach
-        corner[axis] = first[axis] + (reach if flips[grid_axis] else 0.0)
-        result[:3, grid_axis] = affine[:3, axis] * step[axis] * (-1.0 if flips[grid_axis] else 1.0)
-    result[:3, 3] = affine[:3, :3] @ corner + affine[:3, 3]
-    return CanonicalGrid(
-        (size[axes[0]], size[axes[1]], size[axes[2]]),
-        result,
-        axes,
-        flips,
-        (first[0], first[1], first[2]),
-        (step[0], step[1], step[2]),
-    )
+            first[axis] = shape[axis] - 1 - (size[axis] - 1) * step[axis]
+    return grid_over(affine, first, step, size)
 
 
 def linear_weights(count_in: int, first: float, step: float, count_out: int) -> NDArray[np.float32]:

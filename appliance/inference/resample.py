@@ -104,7 +104,7 @@ def canonical_grid(
     fitted
         Change the spacing a little, as nnU-Net does, so that a whole number of voxels fills the volume exactly.
     """
-    axes, flips = nearest_axes(affine)
+    axes, _ = nearest_axes(affine)
     lengths = np.linalg.norm(affine[:3, :3], axis=0)
     first, step, size = [0.0] * 3, [0.0] * 3, [0] * 3
     for grid_axis, volume_axis in enumerate(axes):
@@ -116,13 +116,29 @@ def canonical_grid(
         else:
             size[volume_axis] = max(1, int(np.ceil(count / step[volume_axis] - 1e-6)))
         first[volume_axis] = (count - 1) / 2 - (size[volume_axis] - 1) / 2 * step[volume_axis]
-    result = np.eye(4)
-    corner = np.asarray(first)
-    for grid_axis, volume_axis in enumerate(axes):
+    return grid_over(affine, first, step, size)
+
+
+def grid_over(
+    affine: NDArray[np.float64], first: Sequence[float], step: Sequence[float], size: Sequence[int]
+) -> CanonicalGrid:
+    """Make a grid of what is known of it along each axis of the volume.
+
+    Parameters
+    ----------
+    affine
+        Of the volume.
+    first, step, size
+        For each axis of the volume: index of the grid's first voxel and distance between voxels, in volume voxels,
+        before any flip; and the grid's voxels.
+    """
+    axes, flips = nearest_axes(affine)
+    result, corner = np.eye(4), np.asarray(first, np.float64)
+    for grid_axis, axis in enumerate(axes):
         sign = -1.0 if flips[grid_axis] else 1.0
-        result[:3, grid_axis] = affine[:3, volume_axis] * step[volume_axis] * sign
+        result[:3, grid_axis] = affine[:3, axis] * step[axis] * sign
         if flips[grid_axis]:
-            corner[volume_axis] = first[volume_axis] + (size[volume_axis] - 1) * step[volume_axis]
+            corner[axis] = first[axis] + (size[axis] - 1) * step[axis]
     result[:3, 3] = affine[:3, :3] @ corner + affine[:3, 3]
     return CanonicalGrid(
         (size[axes[0]], size[axes[1]], size[axes[2]]),

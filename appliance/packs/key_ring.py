@@ -140,14 +140,28 @@ def read_private_key(path: Path) -> tuple[Ed25519PrivateKey, PublicKey]:
     ConfigurationError
         One is missing or wrong, they do not belong together, or others may read the private one.
     """
+    if not path.name.endswith(PRIVATE_SUFFIX):
+        raise ConfigurationError(f"{path}: a private key's name ends with {PRIVATE_SUFFIX}")
+    private = load_private_key(path)
+    public = read_public_key(path.with_name(path.name.removesuffix(PRIVATE_SUFFIX) + PUBLIC_SUFFIX))
+    if private.public_key().public_bytes_raw() != public.raw:
+        raise ConfigurationError(f"{path}: the public key file beside it belongs to another key")
+    return private, public
+
+
+def load_private_key(path: Path) -> Ed25519PrivateKey:
+    """Read a private key alone.
+
+    Raises
+    ------
+    ConfigurationError
+        It is missing or wrong, or others may read it.
+    """
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-    if not path.name.endswith(PRIVATE_SUFFIX):
-        raise ConfigurationError(f"{path}: a private key's name ends with {PRIVATE_SUFFIX}")
     try:
-        mode = path.stat().st_mode
-        if mode & 0o077:
+        if path.stat().st_mode & 0o077:
             raise ConfigurationError(f"{path}: others can read this private key; run `chmod 600 {path}`")
         private = load_pem_private_key(path.read_bytes(), password=None)
     except OSError as error:
@@ -155,11 +169,8 @@ def read_private_key(path: Path) -> tuple[Ed25519PrivateKey, PublicKey]:
     except (ValueError, TypeError) as error:
         raise ConfigurationError(f"{path}: not a private key in PEM form without a password") from error
     if not isinstance(private, Ed25519PrivateKey):
-        raise ConfigurationError(f"{path}: not an Ed25519 key; make one with `appliance packs keygen`")
-    public = read_public_key(path.with_name(path.name.removesuffix(PRIVATE_SUFFIX) + PUBLIC_SUFFIX))
-    if private.public_key().public_bytes_raw() != public.raw:
-        raise ConfigurationError(f"{path}: the public key file beside it belongs to another key")
-    return private, public
+        raise ConfigurationError(f"{path}: not an Ed25519 key, and packs and their lists are signed with no other")
+    return private
 
 
 def make_key(folder: Path, name: str, *, role: Role, holder: str, days: int) -> tuple[Path, PublicKey]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from appliance.durable import sync, write_durably
 from appliance.errors import ConfigurationError, PackError
-from appliance.packs.key_ring import PRIVATE_SUFFIX
+from appliance.packs.key_ring import PRIVATE_SUFFIX, load_private_key
 from appliance.packs.manifest import SIGNATURE
 from appliance.packs.pack import load
 
@@ -196,12 +196,7 @@ def _digest(path: Path) -> str:
 
 def _signers(keys: Path, *, may_make_root: bool) -> dict[str, CryptoSigner]:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-    from cryptography.hazmat.primitives.serialization import (
-        Encoding,
-        NoEncryption,
-        PrivateFormat,
-        load_pem_private_key,
-    )
+    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
     from securesystemslib.signer import CryptoSigner
 
     signers = {}
@@ -211,15 +206,5 @@ def _signers(keys: Path, *, may_make_root: bool) -> dict[str, CryptoSigner]:
             keys.mkdir(parents=True, exist_ok=True, mode=0o700)
             pem = Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
             write_durably(path, pem)  # mode 0600
-        try:
-            if path.stat().st_mode & 0o077:
-                raise ConfigurationError(f"{path}: others can read this private key; run `chmod 600 {path}`")
-            private = load_pem_private_key(path.read_bytes(), password=None)
-        except OSError as error:
-            raise ConfigurationError(f"{path}: the repository's key cannot be read: {error.strerror}") from error
-        except (ValueError, TypeError) as error:
-            raise ConfigurationError(f"{path}: not a private key in PEM form without a password") from error
-        if not isinstance(private, Ed25519PrivateKey):
-            raise ConfigurationError(f"{path}: not an Ed25519 key")
-        signers[role] = CryptoSigner(private)
+        signers[role] = CryptoSigner(load_private_key(path))
     return signers

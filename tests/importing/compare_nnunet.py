@@ -43,6 +43,8 @@ def main() -> None:
     )
     predictor.initialize_from_trained_model_folder(str(results), folds)
     plans, configuration = predictor.plans_manager, predictor.configuration_manager
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    begun_cpu_s = used.ru_utime + used.ru_stime
     started = time.perf_counter()
     reader = plans.image_reader_writer_class()
     image, properties = reader.read_images([scan])
@@ -53,6 +55,8 @@ def main() -> None:
     prepared = time.perf_counter()
     logits = predictor.predict_logits_from_preprocessed_data(torch.from_numpy(data))
     inferred = time.perf_counter()
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    own_grid_cpu_s = used.ru_utime + used.ru_stime - begun_cpu_s
     own_grid_rss_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     native = convert_predicted_logits_to_segmentation_with_correct_shape(
         logits, plans, configuration, predictor.label_manager, properties
@@ -68,6 +72,7 @@ def main() -> None:
         data=data[0],
         seconds=[prepared - started, inferred - prepared, ended - inferred],
         own_grid_rss_mb=own_grid_rss_mb,
+        own_grid_cpu_s=own_grid_cpu_s,
         peak_rss_mb=peak_rss_mb,
     )
 

@@ -54,8 +54,19 @@ def train_once(kind: str, script: str = "train_nnunet.py", *arguments: object) -
     return found.parent
 
 
+FAST = "train_fast.py"
 #: Stands for the folder to write among a script's arguments.
 FOLDER = object()
+
+
+def fast_is_trained() -> bool:
+    """Whether the full-sized network is kept already."""
+    return cached("fast", "train_nnunet.py", FAST).is_dir()
+
+
+def train_fast() -> Path:
+    """The results folder of the full-sized network."""
+    return train_once("fast", FAST, FOLDER, DATA)
 
 
 def as_volume(scan: Path) -> Volume:

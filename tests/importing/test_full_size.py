@@ -18,7 +18,6 @@ from appliance.packs.importing.write import phantom_tile
 from appliance.packs.pack import load
 from tests.importing.proving import (
     DATA,
-    FOLDER,
     NEEDED,
     SCAN,
     agreement,
@@ -28,7 +27,7 @@ from tests.importing.proving import (
     imported,
     labels_of,
     report,
-    train_once,
+    train_fast,
 )
 from tests.importing.stand_ins import stand_ins
 
@@ -52,7 +51,7 @@ DECIDED = 0.1
 
 @pytest.fixture(scope="module")
 def trained() -> Path:
-    return train_once("fast", "train_fast.py", FOLDER, DATA)
+    return train_fast()
 
 
 @pytest.fixture(scope="module")
