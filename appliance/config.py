@@ -37,6 +37,7 @@ AETitle = Annotated[
         pattern=r"^[\x21-\x5b\x5d-\x7e]([\x20-\x5b\x5d-\x7e]*[\x21-\x5b\x5d-\x7e])?$",
     ),
 ]
+ObjectKind = Literal["sr", "seg", "capture", "pdf", "ko"]
 Port = Annotated[int, Field(ge=0, le=65535)]
 
 
@@ -205,16 +206,20 @@ class RetentionSettings(Section):
 class ResultsSettings(Section):
     """The DICOM objects that a result is written as."""
 
-    objects: tuple[Literal["sr", "seg", "capture"], ...] = Field(
+    objects: tuple[ObjectKind, ...] = Field(
         ("sr", "seg", "capture"),
-        title="Which are made: structured report, segmentations, key images; empty makes none",
+        title="Which are made: structured report (sr), segmentations (seg), key images (capture), the summary page as "
+        "a document (pdf), key object selection (ko); empty makes none",
     )
     language: Literal["en", "zh"] = Field("en", title="Language of what people read in them")
     patient_name_on_captures: bool = Field(
         False, title="Write the patient's name and identifier into the pixels of the key images"
     )
     first_series_number: int = Field(
-        9001, title="Series Number of the reports; segmentations and key images take the next two", ge=1, le=2147483645
+        9001,
+        title="Series Number of the reports; segmentations, key images, documents and key objects take the next four",
+        ge=1,
+        le=2147483643,
     )
 
 
@@ -225,9 +230,8 @@ class Destination(Section):
     ae_title: AETitle = Field(title="Its AE title")
     address: str = Field(title="Host name or IP address")
     port: Annotated[int, Field(ge=1, le=65535)] = Field(104, title="TCP port")
-    kinds: Annotated[tuple[Literal["capture", "seg", "sr"], ...], Field(min_length=1)] = Field(
-        ("capture", "seg", "sr"),
-        title="Which objects it is sent: key images (capture), segmentations (seg), the structured report (sr)",
+    kinds: Annotated[tuple[ObjectKind, ...], Field(min_length=1)] = Field(
+        ("capture", "seg", "sr"), title="Which of the objects that results.objects makes it is sent"
     )
     tls: TlsSettings | None = Field(None, title="Transport encryption of the connection to it")
     timeout_s: float = Field(60.0, title="For connecting to it and for each of its answers", ge=1, le=3600)
@@ -238,9 +242,8 @@ class DicomwebDestination(Section):
 
     name: str = Field(title="Name used in logs and status", pattern=r"^[A-Za-z0-9._-]{1,32}$")
     url: str = Field(title="Root of its DICOMweb service; /studies is added to it")
-    kinds: Annotated[tuple[Literal["capture", "seg", "sr"], ...], Field(min_length=1)] = Field(
-        ("capture", "seg", "sr"),
-        title="Which objects it is sent: key images (capture), segmentations (seg), the structured report (sr)",
+    kinds: Annotated[tuple[ObjectKind, ...], Field(min_length=1)] = Field(
+        ("capture", "seg", "sr"), title="Which of the objects that results.objects makes it is sent"
     )
     username: str | None = Field(None, title="User name, where it wants basic authentication", pattern=r"^[^:]+$")
     secret_file: Path | None = Field(

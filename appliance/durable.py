@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,16 @@ if TYPE_CHECKING:
 
 PART_SUFFIX = ".part"
 """Names that end so are files being written; readers skip them and a restart deletes them."""
+
+_FULL_OR_CLOSED = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFILE})
+
+
+def is_the_box_s(error: OSError) -> bool:
+    """Whether an error says that the disk is full or read-only or the process has no descriptors left.
+
+    The same would happen to any other file, and none of them is at fault.
+    """
+    return error.errno in _FULL_OR_CLOSED
 
 
 def free_bytes(path: Path) -> int:

@@ -45,6 +45,7 @@ def screen_series(
     others: Sequence[Sequence[Path] | Sequence[InstanceHeader]] = (),
     out_directory: Path | None = None,
     revision: int = 1,
+    predecessor: Path | None = None,
     on_stage: Callable[[str], None] = _ignore,
     on_detail: Callable[[str], None] = _ignore,
 ) -> Report:
@@ -63,6 +64,8 @@ def screen_series(
         ``key_images/*.png`` and ``objects/*.dcm``. ``None`` writes nothing.
     revision
         Revision of the scan.
+    predecessor
+        Results folder of the revision before it, which the report names as what it replaces.
     on_stage
         Called with each member of :data:`STAGES` as it begins.
     on_detail
@@ -74,6 +77,8 @@ def screen_series(
         The series cannot be used; carries the coded reason.
     PackError, InferenceError
         No usable network.
+    OSError
+        The disk is full or read-only; ``report.json`` may be there already.
     """
     from appliance.anatomy.coverage import regions
     from appliance.anatomy.derived import Anatomy
@@ -131,7 +136,7 @@ def screen_series(
     )
     if out_directory is not None:
         on_stage("writing")
-        _write(out_directory, report, scan, organs, instances, settings)
+        _write(out_directory, report, scan, organs, instances, settings, predecessor)
         if organs is not None:
             _run_shadows(runtime, snapshot, scan, maps, organs, settings.box.packs)
     return report
@@ -228,10 +233,14 @@ def _write(
     organs: OrganMap | None,
     instances: Sequence[Path] | Sequence[InstanceHeader],
     settings: Settings,
+    predecessor: Path | None = None,
 ) -> None:
     import structlog
 
+    from appliance.durable import is_the_box_s
     from appliance.results.key_image import write_key_image
+    from appliance.results.missing import MissingKind, note_missing
+    from appliance.results.objects.write import write_objects
     from appliance.results.organ_map_file import write_organ_map
     from appliance.results.table import title_of
 
@@ -246,8 +255,9 @@ def _write(
     if organs is not None:
         write_organ_map(folder, organs)
     try:
-        from appliance.results.objects.write import write_objects
-
-        write_objects(folder, scan, report, organs, instances, settings)
-    except Exception as error:  # noqa: BLE001  # the report is on disk; no object may cost it
+        write_objects(folder, scan, report, organs, instances, settings, predecessor=predecessor)
+    except Exception as error:  # the report is on disk; no defect of an object may cost it
+        if isinstance(error, OSError) and is_the_box_s(error):
+            raise  # objects that are not there would be missed by nobody: the scan comes again when there is space
         structlog.get_logger().error("result_objects_failed", error=type(error).__name__)
+        note_missing(folder, [MissingKind(kind, type(error).__name__) for kind in settings.results.objects])

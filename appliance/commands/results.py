@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from appliance.errors import ConfigurationError
@@ -111,7 +112,8 @@ def print_scan(store: Store, scan: ScanRow, console: Console) -> None:
 
 
 def _delivery_sentences(store: Store, scan: ScanRow) -> list[str]:
-    return [_delivery_sentence(entry) for entry in store.outbox.of_scan(scan.id)]
+    missing = [item.sentence() for item in store.results.missing(scan.id)]
+    return [*missing, *map(_delivery_sentence, store.outbox.of_scan(scan.id))]
 
 
 def _delivery_sentence(entry: OutboxEntry) -> str:
@@ -182,6 +184,7 @@ def _document(store: Store, scan: ScanRow) -> dict[str, Any]:
     document["id"] = scan.id
     document["state"] = scan.state.value
     document["reason"] = scan.reason.to_json() if scan.reason is not None else None
+    document["missing_objects"] = [asdict(item) for item in store.results.missing(scan.id)]
     document["deliveries"] = [
         {
             "destination": entry.destination,

@@ -88,6 +88,7 @@ def _last_scans(settings: Settings) -> list[dict[str, Any]]:
                     "images": scan.instances,
                     "arrived_at": scan.created_at,
                     "reason": scan.reason_code.value if scan.reason_code else None,
+                    "missing_objects": [item.kind for item in store.results.missing(scan.id)],
                 }
                 for scan in store.scans.last(5)
             ]
@@ -141,6 +142,8 @@ def _print(
     for scan in scans:
         arrived = time.strftime("%Y-%m-%d %H:%M", time.localtime(scan["arrived_at"]))
         why = f" [{scan['reason']}]" if scan["reason"] else ""
+        if scan["missing_objects"]:
+            why += f", without {' and '.join(scan['missing_objects'])} objects (`appliance explain {scan['id']}`)"
         console.print(f"  scan {scan['id']}: {arrived}, {scan['images']} images, {scan['state']}{why}", markup=False)
 
 

@@ -22,14 +22,18 @@ class Kind(StrEnum):
     """Kinds of objects, in the order in which they are sent: what others refer to goes first."""
 
     CAPTURE = "capture"
+    PDF = "pdf"
+    KO = "ko"
     SEG = "seg"
     SR = "sr"
 
 
-# PS3.4 Table B.5-1: Secondary Capture and its multi-frame variants, Segmentation and Label Map Segmentation, the SR
-# classes.
+# PS3.4 Table B.5-1: Secondary Capture and its multi-frame variants, Encapsulated PDF, Key Object Selection,
+# Segmentation and Label Map Segmentation, the other SR classes. The first that fits counts.
 _PREFIXES = {
     Kind.CAPTURE: ("1.2.840.10008.5.1.4.1.1.7",),
+    Kind.PDF: ("1.2.840.10008.5.1.4.1.1.104.1",),
+    Kind.KO: ("1.2.840.10008.5.1.4.1.1.88.59",),
     Kind.SEG: ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7"),
     Kind.SR: ("1.2.840.10008.5.1.4.1.1.88",),
 }

@@ -83,6 +83,10 @@ class Attempt:
     end: dict[str, Any] | None = None
 
 
+class _NotOnDiskError(Exception):
+    """What the child wrote could not be made durable."""
+
+
 class Attempts:
     """The child and what it is doing.
 
@@ -185,9 +189,15 @@ class Attempts:
         if self._child is None:
             return  # as good as one that ended; the limits notice it
         try:
-            self._child.screen(scan.id, paths, folder, scan.revision, self._others(scan))
+            self._child.screen(scan.id, paths, folder, scan.revision, self._others(scan), self._predecessor(scan))
         except ScreenerLostError as error:
             self._lost(ReasonCode.WORKER_LOST, str(error))
+
+    def _predecessor(self, scan: ScanRow) -> Path | None:
+        """Results folder of the last revision of the series that has one."""
+        earlier = self._store.scans.earlier_revisions(scan)
+        folders = (self._settings.box.results / row.folder for row in earlier)
+        return next((folder for folder in folders if folder.is_dir()), None)
 
     def _others(self, scan: ScanRow) -> list[list[Path]]:
         """Files of the study's other series, so that each screening can take the one that suits it best."""
@@ -324,19 +334,26 @@ class Attempts:
             _log.info("scan_refused", scan=scan.id, reason=reason.code.value)
             self._succeeded()
         elif event == "unable":
-            _log.error("screening_unable", scan=scan.id, error=end["error"], why=end["text"])
-            self._store.leases.release(scan.id, cause="the box cannot screen at present")
-            self._end_child()
-            self._pause("screening_unable")
+            self._unable(attempt, end["error"], end["text"])
         else:
             self._store_loss(attempt, end)
         self._discard(attempt)
+
+    def _unable(self, attempt: Attempt, error: str, why: str) -> None:
+        """Give the scan back without a lost attempt: the box is at fault."""
+        _log.error("screening_unable", scan=attempt.scan.id, error=error, why=why)
+        self._store.leases.release(attempt.scan.id, cause="the box cannot screen at present")
+        self._end_child()
+        self._pause("screening_unable")
 
     def _store_result(self, attempt: Attempt) -> None:
         scan = attempt.scan
         try:
             folder = self._publish(attempt)
             rebuild.save(self._store, folder, scan.id, alerts=self._rules)
+        except _NotOnDiskError as error:
+            self._unable(attempt, type(error).__name__, str(error))
+            return
         except (FileNotFoundError, ValueError, ReportInvalidError) as error:
             shutil.rmtree(self._settings.box.results / scan.folder, ignore_errors=True)
             text = f"The screening left no report that can be stored ({type(error).__name__})."
@@ -352,8 +369,12 @@ class Attempts:
             return target
         (attempt.folder / rebuild.REPORT_NAME).stat()
         rebuild.write_identity(attempt.folder, attempt.scan, attempt.used)
-        for path in (*attempt.folder.rglob("*"), attempt.folder):
-            sync(path)
+        try:
+            for path in (*attempt.folder.rglob("*"), attempt.folder):
+                sync(path)
+        except OSError as error:
+            # What a failed sync has lost, the next one may call written: the files cannot be believed any more.
+            raise _NotOnDiskError(error.strerror or "it cannot be synced") from error
         if target.exists():  # of another scan, which a lost database has forgotten
             _log.warning("foreign_results_set_aside", folder=target.name)
             target.rename(target.with_name(f"{_REPLACED_PREFIX}{target.name}-{secrets.token_hex(4)}"))

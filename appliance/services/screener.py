@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import errno
 import faulthandler
 import importlib
 import json
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import structlog
 
+from appliance.durable import is_the_box_s
 from appliance.errors import ConfigurationError, InputRefusedError, PackError
 from appliance.services.tether import tie_to_parent
 
@@ -44,7 +44,6 @@ _USUAL_ENGINE = "openvino"  # where it cannot be loaded, the other one is used
 
 _NICENESS = 5  # receiving comes first
 _OOM_SCORE_ADJUSTMENT = 500  # when the machine runs out of memory, the kernel takes this process and not the receiver
-_ENVIRONMENT_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFILE}
 
 
 class ScreenSeries(Protocol):
@@ -57,6 +56,7 @@ class ScreenSeries(Protocol):
         settings: Settings,
         out_directory: Path,
         revision: int,
+        predecessor: Path | None,
         on_stage: Callable[[str], None],
         others: Sequence[Sequence[Path]],
     ) -> object:
@@ -165,6 +165,7 @@ def _serve(job: dict[str, Any], screen: ScreenSeries, settings: Settings, line: 
             settings=settings,
             out_directory=Path(job["out"]),
             revision=int(job["revision"]),
+            predecessor=Path(job["predecessor"]) if "predecessor" in job else None,
             on_stage=say_stage,
             others=[[Path(path) for path in series] for series in job.get("others", ())],
         )
@@ -175,8 +176,8 @@ def _serve(job: dict[str, Any], screen: ScreenSeries, settings: Settings, line: 
         _say_fallbacks(settings, line)
         line.say("unable", job=number, error=type(error).__name__, text=str(error))
     except OSError as error:
-        if error.errno in _ENVIRONMENT_ERRORS:
-            line.say("unable", job=number, error=type(error).__name__, text=f"{os.strerror(error.errno)}.")
+        if is_the_box_s(error):
+            line.say("unable", job=number, error=type(error).__name__, text=f"{os.strerror(error.errno or 0)}.")
         else:
             _say_error(number, error, line)
     except Exception as error:  # noqa: BLE001  # whatever one scan does to this process is that scan's lost attempt

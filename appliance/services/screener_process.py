@@ -100,9 +100,15 @@ class ScreenerProcess:
         return time.monotonic() - self._started
 
     def screen(
-        self, job: int, paths: Sequence[Path], out: Path, revision: int, others: Sequence[Sequence[Path]] = ()
+        self,
+        job: int,
+        paths: Sequence[Path],
+        out: Path,
+        revision: int,
+        others: Sequence[Sequence[Path]] = (),
+        predecessor: Path | None = None,
     ) -> None:
-        """Give it one series, and where the study has others, theirs to choose from.
+        """Give it one series, where the study has others theirs to choose from, and the results of its last revision.
 
         Raises
         ------
@@ -116,6 +122,8 @@ class ScreenerProcess:
             "out": str(out),
             "revision": revision,
         }
+        if predecessor is not None:
+            content["predecessor"] = str(predecessor)
         if others:
             content["others"] = [[str(path) for path in series] for series in others]
         self._send(json.dumps(content).encode())

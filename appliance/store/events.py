@@ -42,6 +42,7 @@ class EventKind(StrEnum):
     REFUSED = "refused"
     FAILED = "failed"
     PARKED = "parked"
+    OBJECTS_MISSING = "objects_missing"
     ALERT_ESCALATED = "alert_escalated"
     ALERT_COMMAND_FAILED = "alert_command_failed"
 

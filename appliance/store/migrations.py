@@ -335,6 +335,21 @@ MIGRATIONS: tuple[Migration, ...] = (
             """,
         ),
     ),
+    Migration(
+        8,
+        "which kinds of DICOM objects of a result could not be made",
+        (
+            """
+            CREATE TABLE missing_objects (
+                scan_id INTEGER NOT NULL REFERENCES results (scan_id),
+                kind TEXT NOT NULL,
+                error TEXT NOT NULL,
+                place TEXT NOT NULL,
+                PRIMARY KEY (scan_id, kind)
+            ) STRICT, WITHOUT ROWID
+            """,
+        ),
+    ),
 )
 
 LATEST = MIGRATIONS[-1].version

@@ -15,6 +15,7 @@ import structlog
 
 from appliance.durable import write_durably
 from appliance.errors import StoreError
+from appliance.results.missing import read_missing
 from appliance.store.instances import UsedInstance
 from appliance.store.lifecycle import ScanState
 from appliance.store.results import ReportInvalidError
@@ -118,7 +119,15 @@ def save(
         It lacks something, or its scan is not one that can be screened.
     """
     report = json.loads((folder / REPORT_NAME).read_bytes())
-    return store.results.save(scan_id, report, folder=folder.name, key_images=key_images(folder), alerts=alerts, at=at)
+    return store.results.save(
+        scan_id,
+        report,
+        folder=folder.name,
+        key_images=key_images(folder),
+        missing=read_missing(folder),
+        alerts=alerts,
+        at=at,
+    )
 
 
 def take_up(store: Store, results: Path, *, alerts: AlertRules | None = None) -> list[int]:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from appliance.errors import StoreError
+from appliance.results.missing import MissingKind
+from appliance.store.events import EventKind
 from appliance.store.lifecycle import ScanState
 
 if TYPE_CHECKING:
@@ -59,6 +61,7 @@ class Results:
         *,
         folder: str,
         key_images: Sequence[str] = (),
+        missing: Sequence[MissingKind] = (),
         alerts: AlertRules | None = None,
         at: float | None = None,
     ) -> bool:
@@ -76,6 +79,8 @@ class Results:
             Name of the folder below the results that holds the report and its files.
         key_images
             Files in that folder.
+        missing
+            Kinds of DICOM objects that could not all be made; the fleet is told that there are some.
         alerts
             Which findings raise an alert; ``None`` raises none.
         at
@@ -99,6 +104,7 @@ class Results:
                 return False
             try:
                 self._insert(scan_id, report, folder, key_images, now)
+                self._insert_missing(scan_id, missing, now)
                 alarming = [] if alerts is None else _alarming(report, alerts)
             except (KeyError, TypeError, ValueError, AttributeError) as error:
                 raise ReportInvalidError(
@@ -122,6 +128,20 @@ class Results:
             key_images=tuple(row["file"] for row in images),
             saved_at=rows[0]["saved_at"],
         )
+
+    def missing(self, scan_id: int) -> list[MissingKind]:
+        """Return the kinds of DICOM objects of a scan that could not all be made."""
+        rows = self._store.rows("SELECT * FROM missing_objects WHERE scan_id = ? ORDER BY kind", (scan_id,))
+        return [MissingKind(row["kind"], row["error"], row["place"]) for row in rows]
+
+    def _insert_missing(self, scan_id: int, missing: Sequence[MissingKind], now: float) -> None:
+        for item in missing:
+            row = {"scan_id": scan_id, "kind": item.kind, "error": item.error, "place": item.where}
+            self._store.insert("missing_objects", row)
+        if missing:
+            self._store.events.record(
+                EventKind.OBJECTS_MISSING, scan_id=scan_id, numbers={"kinds": len(missing)}, at=now
+            )
 
     def _insert(
         self, scan_id: int, report: Mapping[str, Any], folder: str, key_images: Sequence[str], now: float

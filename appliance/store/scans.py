@@ -320,6 +320,13 @@ class Scans:
             (scan.study_instance_uid, scan.id, *unusable),
         )
 
+    def earlier_revisions(self, scan: ScanRow) -> list[ScanRow]:
+        """Return the revisions of a scan's series before this one, the last one first."""
+        return self._select(
+            "WHERE study_instance_uid = ? AND series_instance_uid = ? AND revision < ? ORDER BY revision DESC",
+            (scan.study_instance_uid, scan.series_instance_uid, scan.revision),
+        )
+
     def done_since(self, at: float) -> list[ScanRow]:
         """Return the scans that became ``done`` at a time or later, Unix time."""
         return self._select("WHERE state = 'done' AND finished_at >= ? ORDER BY finished_at", (at,))

@@ -136,7 +136,8 @@ class Case:
 
 
 def settings_of(**results: object) -> Settings:
-    return Settings.model_validate({"box": {"name": "box-7"}, "results": results})
+    every_kind = {"objects": ["sr", "seg", "capture", "pdf", "ko"]}
+    return Settings.model_validate({"box": {"name": "box-7"}, "results": every_kind | results})
 
 
 def case_of(folder: Path, options: PhantomOptions = SMALL, change=None, revision: int = 1, **results: object) -> Case:

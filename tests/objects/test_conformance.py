@@ -19,6 +19,8 @@ pytestmark = pytest.mark.slow
 NAMES = {
     "segmentation-1.dcm",
     "report.dcm",
+    "summary.dcm",
+    "key-objects.dcm",
     "capture-summary.dcm",
     "capture-liver_fat.dcm",
     "capture-vertebral_fracture.dcm",
@@ -47,6 +49,25 @@ def test_dcmtk_reads_the_report(variant):
     assert "UNVERIFIED" in text.upper()
     for line in ("Region not covered", "Vertebral fracture screening", "Mean Attenuation Coefficient", "31.25"):
         assert line in text
+
+
+def test_dcmtk_reads_the_key_objects(plain):
+    path = plain.folder / "objects" / "key-objects.dcm"
+    done = subprocess.run(["dsrdump", "+Pc", path], capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    text = done.stdout.decode(errors="replace")
+    assert "Key Object Selection Document" in text
+    assert "Of Interest" in text
+    assert text.count("<contains IMAGE:") == 1 + 4  # the slice of all three findings, and the pictures
+
+
+def test_the_document_is_a_page_of_pdf(plain):
+    ds = plain.read("summary")
+    document = ds.EncapsulatedDocument[: ds.EncapsulatedDocumentLength]
+    assert document.startswith(b"%PDF-")
+    assert document.rstrip().endswith(b"%%EOF")
+    assert (ds.BurnedInAnnotation, ds.VerificationFlag) == ("YES", "UNVERIFIED")
+    assert "not reviewed" in ds.DocumentTitle
 
 
 def free_port() -> int:
@@ -109,5 +130,5 @@ def test_orthanc_takes_lists_and_shows_them(plain, orthanc):
         ds = pydicom.dcmread(path)
         name = listed[ds.SOPInstanceUID]
         assert get(f"{url}/instances/{name}/file")[128:132] == b"DICM"
-        if ds.Modality != "SR":
+        if "PixelData" in ds:
             assert get(f"{url}/instances/{name}/preview")[1:4] == b"PNG"

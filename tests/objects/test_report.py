@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pydicom
 import pytest
 
@@ -104,9 +105,10 @@ def test_private_codes_say_where_they_come_from(report):
     assert scheme.CodingSchemeUID == codes.PRIVATE_SCHEME_UID
 
 
-def write(plain, folder, report, **results):
+def write(plain, folder, report, predecessor=None, **results):
     folder.mkdir(exist_ok=True)
-    paths = write_objects(folder, plain.scan, report, plain.organs, plain.files, settings_of(**results))
+    settings = settings_of(**results)
+    paths = write_objects(folder, plain.scan, report, plain.organs, plain.files, settings, predecessor=predecessor)
     return {path.stem: pydicom.dcmread(path) for path in paths}
 
 
@@ -118,8 +120,66 @@ def test_the_same_result_is_the_same_objects(plain, tmp_path):
     assert again["segmentation-1"].PixelData == plain.read("segmentation-1").PixelData
 
 
+def other_pack(report):
+    return replace(report, packs=tuple(replace(pack, digest="sha256:other") for pack in report.packs))
+
+
+def other_number(report):
+    def changed(item):
+        measurements = tuple(replace(each, value=each.value + 0.01) for each in item.outcome.measurements)
+        return replace(item, outcome=replace(item.outcome, measurements=measurements))
+
+    return replace(report, screenings=tuple(map(changed, report.screenings)))
+
+
+@pytest.mark.parametrize(
+    ("change", "results"),
+    [
+        (other_pack, {}),
+        (other_number, {}),
+        (lambda report: replace(report, appliance_version="9.9.9"), {}),
+        (lambda report: replace(report, config_digest="sha256:other"), {}),
+        (lambda report: report, {"language": "zh"}),
+        (lambda report: report, {"patient_name_on_captures": True}),
+    ],
+)
+def test_the_same_revision_with_another_content_is_no_object_of_the_first(plain, tmp_path, change, results):
+    other = write(plain, tmp_path, change(plain.report), **results)
+    known = [pydicom.dcmread(path) for path in plain.objects]
+    assert not {ds.SOPInstanceUID for ds in other.values()} & {ds.SOPInstanceUID for ds in known}
+    assert not {ds.SeriesInstanceUID for ds in other.values()} & {ds.SeriesInstanceUID for ds in known}
+    assert {ds.StudyInstanceUID for ds in other.values()} == {known[0].StudyInstanceUID}
+
+
+def test_another_organ_map_gives_another_segmentation(plain, tmp_path):
+    labels = plain.organs.labels.copy()
+    labels[labels > 0] = np.roll(labels[labels > 0], 1)
+    organs = replace(plain.organs, labels=labels)
+    tmp_path.mkdir(exist_ok=True)
+    paths = write_objects(tmp_path, plain.scan, plain.report, organs, plain.files, settings_of())
+    again = {path.stem: pydicom.dcmread(path) for path in paths}
+    assert again["segmentation-1"].SOPInstanceUID != plain.read("segmentation-1").SOPInstanceUID
+
+
+def test_a_time_that_differs_changes_no_identifier(plain, tmp_path):
+    slower = replace(
+        plain.report,
+        timings={"total_s": 99.0},
+        screenings=tuple(replace(item, seconds=9.0) for item in plain.report.screenings),
+    )
+    again = write(plain, tmp_path, slower)
+    assert {ds.SOPInstanceUID for ds in again.values()} == {
+        pydicom.dcmread(path).SOPInstanceUID for path in plain.objects
+    }
+
+
+def test_a_predecessor_that_left_no_report_is_not_named(plain, tmp_path):
+    second = write(plain, tmp_path, report_of(plain.scan, revision=2), predecessor=tmp_path / "none")
+    assert "PredecessorDocumentsSequence" not in second["report"]
+
+
 def test_a_new_revision_is_new_objects_and_names_the_one_before(plain, report, tmp_path):
-    second = write(plain, tmp_path, report_of(plain.scan, revision=2))
+    second = write(plain, tmp_path, report_of(plain.scan, revision=2), predecessor=plain.folder)
     assert not {ds.SOPInstanceUID for ds in second.values()} & {
         pydicom.dcmread(path).SOPInstanceUID for path in plain.objects
     }
@@ -135,7 +195,7 @@ def test_a_new_revision_is_new_objects_and_names_the_one_before(plain, report, t
 def test_a_report_without_any_number_is_a_report(plain, tmp_path):
     reasons = tuple(item for item in plain.report.screenings if item.outcome.reason is not None)
     objects = write(plain, tmp_path, replace(plain.report, screenings=reasons))
-    assert set(objects) == {"report", "capture-summary"}
+    assert set(objects) == {"report", "capture-summary", "summary"}
     assert not values(objects["report"], "Imaging Measurements")
     assert {item.outcome.status for item in reasons} == {Status.NOT_RUN, Status.ABSTAINED}
 

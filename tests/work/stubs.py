@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from appliance.dicom.image.headers import read_header
 from appliance.errors import InputRefusedError, PackError
 from appliance.reasons import Reason, ReasonCode
+from appliance.results.missing import MissingKind, note_missing
 from tests.store.samples import report
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ def screen(
     settings: Any,
     out_directory: Path,
     revision: int,
+    predecessor: Path | None,
     on_stage: Callable[[str], None],
     others: Sequence[Sequence[Path]],
 ) -> None:
@@ -45,6 +47,7 @@ def screen(
     (out_directory / "key_images" / "emphysema.png").write_bytes(b"png")
     content = report(scan={"slices": len(headers), "revision": revision})
     content["instances"] = sorted(header.sop_instance_uid for header in headers)
+    content["predecessor"] = predecessor.name if predecessor is not None else None
     content["others"] = sorted(read_header(series[0]).series_instance_uid for series in others)
     (out_directory / "report.json").write_text(json.dumps(content))
 
@@ -82,3 +85,16 @@ def silent(paths: Sequence[Path], **_: Any) -> None:
 def broken_report(paths: Sequence[Path], *, out_directory: Path, **_: Any) -> None:
     """Leave a report that lacks what must be stored."""
     (out_directory / "report.json").write_text('{"scan": {}}')
+
+
+def large_objects(paths: Sequence[Path], *, out_directory: Path, **named: Any) -> None:
+    """Leave a whole report, and then objects of 3 MiB."""
+    screen(paths, out_directory=out_directory, **named)
+    (out_directory / "objects").mkdir()
+    (out_directory / "objects" / "segmentation-1.dcm").write_bytes(bytes(3 << 20))
+
+
+def defective_objects(paths: Sequence[Path], *, out_directory: Path, **named: Any) -> None:
+    """Leave a whole report, and note that a kind of object could not be made."""
+    screen(paths, out_directory=out_directory, **named)
+    note_missing(out_directory, [MissingKind("seg", "ValueError", "segmentation.py:7")])

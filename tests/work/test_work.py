@@ -7,16 +7,19 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 import threading
 from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
 
+from appliance.commands.results import _delivery_sentences
+from appliance.commands.status import _last_scans
 from appliance.config import Settings
 from appliance.errors import ApplianceError, StoreError
 from appliance.reasons import Reason, ReasonCode
-from appliance.services import work
+from appliance.services import attempts, work
 from appliance.services.assemble import Assembler
 from appliance.services.attempts import Attempts
 from appliance.services.lifecycle import read_heartbeat
@@ -32,7 +35,7 @@ from appliance.store.scans import Scans
 from tests.store.samples import measured
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from appliance.store.database import Store
     from appliance.store.scan_rows import ScanRow
@@ -559,6 +562,7 @@ def _fail_once(monkeypatch: pytest.MonkeyPatch, owner: object, name: str, error:
     [
         (rebuild, "write_identity", OSError(errno.ENOSPC, "No space left on device")),
         (Results, "save", StoreError("the disk is full")),
+        (attempts, "sync", OSError(errno.ENOSPC, "No space left on device")),
         (Scans, "hand_over", StoreError("the disk is full")),
         (Scans, "advance", StoreError("another process kept the write lock")),
         (Leases, "claim", StoreError("another process kept the write lock")),
@@ -585,6 +589,77 @@ def test_a_full_disk_delays_a_scan_but_costs_it_nothing(
     assert (scan.state, scan.attempts) == (ScanState.DONE, 1)
     assert len(measured(store, "laa950_percent")) == 1
     assert store.events.waiting() == []
+
+
+@pytest.fixture
+def small_results(settings: Settings) -> Iterator[Callable[[str], None]]:
+    """Mount a real file system of 2 MiB for the results; gives what changes its size."""
+    if os.geteuid() != 0:
+        pytest.skip("mounting needs root")
+    folder = settings.box.results
+    folder.mkdir(parents=True)
+
+    def mount(options: str) -> None:
+        subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)], capture_output=True, check=True)
+
+    try:
+        mount("size=2m")
+    except subprocess.CalledProcessError as error:
+        pytest.skip(f"this machine does not let root mount a tmpfs: {error.stderr!r}")
+    yield lambda size: mount(f"remount,size={size}")
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def test_objects_for_which_there_is_no_room_are_made_once_there_is(
+    working: Callable[..., Any],
+    scanner: Scanner,
+    store: Store,
+    until: Callable[[Callable[[], bool]], None],
+    finished: Callable[[int], list[ScanRow]],
+    settings: Settings,
+    small_results: Callable[[str], None],
+) -> None:
+    scanner.send("1.1", 2)
+    working("tests.work.stubs:large_objects")
+    until(lambda: (read_heartbeat(settings.box.state_directory, "work") or {}).get("problem") == "screening_unable")
+    assert store.results.get(store.scans.last()[0].id) is None
+    small_results("64m")
+    (scan,) = finished(1)
+    assert (scan.state, scan.attempts) == (ScanState.DONE, 1)
+    objects = settings.box.results / scan.folder / "objects"
+    assert [path.stat().st_size for path in objects.iterdir()] == [3 << 20]
+    assert len(folders(settings)) == 1
+
+
+def test_objects_that_cannot_be_made_are_told_on_the_box_and_to_the_fleet(
+    working: Callable[..., Any],
+    scanner: Scanner,
+    store: Store,
+    finished: Callable[[int], list[ScanRow]],
+    settings: Settings,
+) -> None:
+    scanner.send("1.1", 2)
+    working("tests.work.stubs:defective_objects")
+    (scan,) = finished(1)
+    assert [(event.kind, event.scan_id) for event in store.events.waiting()] == [(EventKind.OBJECTS_MISSING, scan.id)]
+    (sentence,) = _delivery_sentences(store, scan)
+    assert "kind seg could be made (ValueError at segmentation.py:7)" in sentence
+    assert _last_scans(settings)[0]["missing_objects"] == ["seg"]
+
+
+def test_a_new_revision_is_told_of_the_results_of_the_one_before(
+    working: Callable[..., Any],
+    scanner: Scanner,
+    store: Store,
+    finished: Callable[[int], list[ScanRow]],
+    settings: Settings,
+) -> None:
+    scanner.send("1.1", 2)
+    working()
+    (first,) = finished(1)
+    scanner.send("1.1", 1, first=3)
+    reports = [store.results.get(scan.id) for scan in sorted(finished(2), key=lambda scan: scan.revision)]
+    assert [item.report["predecessor"] for item in reports if item is not None] == [None, first.folder]
 
 
 def test_a_scan_that_another_worker_took_is_let_go(

@@ -49,8 +49,8 @@ def captures(making: Making, language: str, *, patient_name: bool) -> Iterator[t
     name, object
         ``"summary"`` or the screening, and the Secondary Capture.
     """
-    written = language if chinese_font() is not None else "en"
-    who = _who(making) if patient_name else ""
+    written = written_language(language)
+    who = who_is_it(making) if patient_name else ""
     pages = [("summary", "summary", draw_summary(making.report, written, who))]
     pages += [
         (result.name, title(result.name, "en"), _picture(making, result, written, who))
@@ -61,7 +61,12 @@ def captures(making: Making, language: str, *, patient_name: bool) -> Iterator[t
         yield name, _capture(making, name, what, picture, number)
 
 
-def _who(making: Making) -> str:
+def written_language(language: str) -> str:
+    """Return the language that pages can be written in: without a font with Chinese glyphs in English."""
+    return language if chinese_font() is not None else "en"
+
+
+def who_is_it(making: Making) -> str:
     """Return name and identifier as people write them, of a name in several scripts the last one."""
     modules = making.source.modules
     name = written_name(str(modules.PatientName))

@@ -24,6 +24,8 @@ SERIES = {
     "sr": (0, "AI report, not reviewed"),
     "seg": (1, "AI segmentation, not reviewed"),
     "capture": (2, "AI key images, not reviewed"),
+    "pdf": (3, "AI summary, not reviewed"),
+    "ko": (4, "AI key objects, not reviewed"),
 }
 
 
@@ -43,6 +45,8 @@ class Making:
         Series Number of the report; the other kinds follow.
     at
         When the objects are made, with its time zone.
+    digest
+        Of everything that decides what is in the objects, but for that time.
     """
 
     source: Source
@@ -50,6 +54,7 @@ class Making:
     box: str
     first_series_number: int
     at: datetime
+    digest: str = ""
 
     @property
     def revision(self) -> int:
@@ -61,13 +66,13 @@ class Making:
         """UID of this box as an observer."""
         return derived_uid("device", self.box)
 
-    def object_uid(self, kind: str, name: str, revision: int | None = None) -> str:
+    def object_uid(self, kind: str, name: str) -> str:
         """Return the SOP Instance UID of an object."""
-        return object_uid(self.source.series_instance_uid, revision or self.revision, kind, name)
+        return object_uid(self.source.series_instance_uid, self.revision, self.digest, kind, name)
 
-    def series_uid(self, kind: str, revision: int | None = None) -> str:
+    def series_uid(self, kind: str) -> str:
         """Return the Series Instance UID of a kind."""
-        return series_uid(self.source.series_instance_uid, revision or self.revision, kind)
+        return series_uid(self.source.series_instance_uid, self.revision, self.digest, kind)
 
     def series_number(self, kind: str) -> int:
         """Return the Series Number of a kind."""

@@ -33,11 +33,10 @@ _EMPTY = (
     "StudyTime",
 )
 _SEGMENTATION_STORAGE = "1.2.840.10008.5.1.4.1.1.66.4"
-_COMPREHENSIVE_3D_SR_STORAGE = "1.2.840.10008.5.1.4.1.1.88.34"
 
 
 def structured_report(
-    making: Making, references: Mapping[str, SegmentReference], language: str, *, predecessor: bool
+    making: Making, references: Mapping[str, SegmentReference], language: str, *, predecessor: Dataset | None
 ) -> Dataset:
     """Make the report.
 
@@ -50,7 +49,7 @@ def structured_report(
     language
         ``"en"`` or ``"zh"``; the latter only where the character set can hold it.
     predecessor
-        Whether the revision before this one left a report that this one replaces.
+        The report of the revision before this one, which this one replaces; its identifiers are enough.
     """
     import highdicom as hd
 
@@ -72,18 +71,9 @@ def structured_report(
     dress(ds, making, "sr")
     ds.ContentDate, ds.ContentTime = ds.InstanceCreationDate, ds.InstanceCreationTime
     ds.CodingSchemeIdentificationSequence = [_private_scheme()]
-    if predecessor:
-        before = making.revision - 1
-        ds.PredecessorDocumentsSequence = [
-            _study_item(
-                source.study_instance_uid,
-                {
-                    making.series_uid("sr", before): [
-                        (_COMPREHENSIVE_3D_SR_STORAGE, making.object_uid("sr", "report", before))
-                    ]
-                },
-            )
-        ]
+    if predecessor is not None:
+        before = {predecessor.SeriesInstanceUID: [(predecessor.SOPClassUID, predecessor.SOPInstanceUID)]}
+        ds.PredecessorDocumentsSequence = [_study_item(source.study_instance_uid, before)]
     return ds
 
 

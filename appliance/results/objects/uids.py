@@ -21,7 +21,7 @@ def derived_uid(*parts: str) -> str:
     return f"2.25.{uuid.uuid5(_NAMESPACE, name).int}"
 
 
-def object_uid(series_instance_uid: str, revision: int, kind: str, name: str) -> str:
+def object_uid(series_instance_uid: str, revision: int, digest: str, kind: str, name: str) -> str:
     """Return the SOP Instance UID of one result object.
 
     Parameters
@@ -30,17 +30,19 @@ def object_uid(series_instance_uid: str, revision: int, kind: str, name: str) ->
         The scan's.
     revision
         Revision of the scan; a new revision gives new objects.
+    digest
+        Of everything that decides what is in it; another content is another instance.
     kind
-        ``"sr"``, ``"seg"`` or ``"capture"``.
+        Such as ``"sr"``.
     name
         Which of that kind.
     """
-    return derived_uid("instance", series_instance_uid, str(revision), kind, name)
+    return derived_uid("instance", series_instance_uid, str(revision), digest, kind, name)
 
 
-def series_uid(series_instance_uid: str, revision: int, kind: str) -> str:
-    """Return the Series Instance UID that all objects of one kind and revision share."""
-    return derived_uid("series", series_instance_uid, str(revision), kind)
+def series_uid(series_instance_uid: str, revision: int, digest: str, kind: str) -> str:
+    """Return the Series Instance UID that all objects of one kind and one making share."""
+    return derived_uid("series", series_instance_uid, str(revision), digest, kind)
 
 
 def tracking_uid(series_instance_uid: str, *what: str) -> str:
