@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from appliance import __version__
+from appliance.cli_alerts import alerts
 from appliance.cli_options import json_option, with_settings
 from appliance.cli_packs import packs
 from appliance.errors import ApplianceError, ConfigurationError, InputRefusedError
@@ -205,6 +206,7 @@ def doctor(as_json: bool, settings: Settings) -> None:
 
 
 main.add_command(packs)
+main.add_command(alerts)
 
 
 @main.group()

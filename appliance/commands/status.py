@@ -59,18 +59,20 @@ def run(settings: Settings, *, as_json: bool) -> int:
     configure("error", "text")  # what a log line would say is on the screen anyway
     health = measure(settings, packs=installed_packs(settings))
     scans, deliveries = _last_scans(settings), _deliveries(settings)
+    alerts, alert_words = _alerts(settings)
     hindrance = (read_heartbeat(settings.box.state_directory, "work") or {}).get("problem")
     condition = Condition.DEGRADED if hindrance and health.condition is Condition.HEALTHY else health.condition
     if as_json:
         document = json.loads(health.model_dump_json()) | {
             "condition": condition.value,
             "work_problem": hindrance,
+            "alerts": alerts,
             "deliveries": deliveries,
             "scans": scans,
         }
         print(json.dumps(document, indent=1, ensure_ascii=False))  # noqa: T201
     else:
-        _print(health, condition, hindrance, scans, deliveries)
+        _print(health, condition, hindrance, scans, [alert_words, *map(_delivery_words, deliveries)])
     return _EXIT[condition]
 
 
@@ -107,12 +109,25 @@ def _deliveries(settings: Settings) -> list[dict[str, Any]]:
         return []
 
 
+def _alerts(settings: Settings) -> tuple[dict[str, Any] | None, str]:
+    from appliance.commands.alerts import in_words
+    from appliance.errors import StoreError
+    from appliance.store.database import open_database
+
+    try:
+        with open_database(settings.box.database, read_only=True) as store:
+            document, words = in_words(store)
+            return document, f"alerts: {words}"
+    except StoreError:
+        return None, "alerts: not known"
+
+
 def _print(
     health: Health,
     condition: Condition,
     hindrance: str | None,
     scans: list[dict[str, Any]],
-    deliveries: list[dict[str, Any]],
+    lines: list[str],
 ) -> None:
     from rich.console import Console
 
@@ -137,8 +152,8 @@ def _print(
     )
     console.print("packs: " + (", ".join(map(_pack_words, health.packs)) or "none"))
     _print_queue(health, console)
-    for row in deliveries:
-        console.print(_delivery_words(row), markup=False)
+    for line in lines:
+        console.print(line, markup=False)
     for scan in scans:
         arrived = time.strftime("%Y-%m-%d %H:%M", time.localtime(scan["arrived_at"]))
         why = f" [{scan['reason']}]" if scan["reason"] else ""

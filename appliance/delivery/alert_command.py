@@ -34,7 +34,7 @@ log = structlog.get_logger()
 
 CHANNEL = AlertChannel(ChannelKind.COMMAND)
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-_LOOK_S = 0.05
+_LOOK_S = 0.25
 # A program that is told to end when the service does gets this long; it is run again at the next start.
 _STOP_GRACE_S = 3.0
 
@@ -180,16 +180,15 @@ class AlertCommand:
         return ended(CommandOutcome.EXITED, code) if code >= 0 else ended(CommandOutcome.KILLED)
 
     def _wait(self, process: subprocess.Popen[bytes], deadline: float) -> int | None:
-        stopping_at = None
-        while (code := process.poll()) is None:
-            now = time.monotonic()
-            if self._stop.is_set() and stopping_at is None:
-                stopping_at = now + _STOP_GRACE_S
-            if now >= min(deadline, deadline if stopping_at is None else stopping_at):
-                return None
-            # Not on the stop event: once that is set it would not wait at all.
-            time.sleep(_LOOK_S)
-        return code
+        """Return how the program ended; ``None`` when it does not by the deadline, or soon after the service must."""
+        while (left_s := deadline - time.monotonic()) > 0:
+            if self._stop.is_set():
+                deadline = min(deadline, time.monotonic() + _STOP_GRACE_S)
+            try:
+                return process.wait(min(left_s, _LOOK_S))
+            except subprocess.TimeoutExpired:
+                continue
+        return None
 
 
 def _hand_in(process: subprocess.Popen[bytes], content: bytes) -> None:

@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from appliance.reasons import ReasonCode  # noqa: TC001  # pydantic reads the annotations at run time
+from appliance.store.announcements import AlertStep  # noqa: TC001
 from appliance.store.events import EventKind  # noqa: TC001
 from appliance.store.lifecycle import ScanState  # noqa: TC001
 
@@ -219,4 +220,18 @@ class Event(Message):
     appliance_version: Version
 
 
-MESSAGES: dict[str, type[Message]] = {"state": State, "health": Health, "events": Event}
+class Alert(Message):
+    """``appliances/<box>/alerts``, from the durable outbox; at least once: a known ``id`` and ``step`` is no news."""
+
+    schema_version: Literal[1] = 1
+    id: Count = Field(title="Grows with time; the same in every step of one alert; unique on this box")
+    step: AlertStep
+    at: AwareDatetime = Field(title="When the step happened")
+    raised_at: AwareDatetime
+    screening: NumberName = Field(title="Name of the screening that found something")
+    urgency: Literal["routine", "soon", "urgent"]
+    scan: Count = Field(title="Row number of the scan in this box's database; means nothing elsewhere")
+    appliance_version: Version
+
+
+MESSAGES: dict[str, type[Message]] = {"state": State, "health": Health, "events": Event, "alerts": Alert}

@@ -65,6 +65,13 @@ class _Message(NamedTuple):
     mid: int
 
 
+class _Entry(NamedTuple):
+    """What a message tells: its topic, and its key in that topic's outbox."""
+
+    leaf: str
+    key: int
+
+
 class SessionCounter:
     """Counts connections across restarts, in a file.
 
@@ -103,7 +110,7 @@ class SessionCounter:
 
 
 class Publisher:
-    """Publishes ``state``, ``health`` and ``events`` of this box.
+    """Publishes what this box has to say: retained topics, and entries of outboxes until they are acknowledged.
 
     Parameters
     ----------
@@ -132,7 +139,8 @@ class Publisher:
         self._last_complaint = ""
         self._acknowledged: queue.SimpleQueue[_Message] = queue.SimpleQueue()
         self._refusals: queue.SimpleQueue[_Message] = queue.SimpleQueue()
-        self._in_flight: dict[_Message, int] = {}
+        self._in_flight: dict[_Message, _Entry] = {}
+        self._taken: set[_Entry] = set()
         self._refused: set[_Message] = set()
         self._thread = threading.Thread(target=self._supervise, name="mqtt", daemon=True)
 
@@ -144,10 +152,15 @@ class Publisher:
     @property
     def refused(self) -> set[int]:
         """Keys of the events that the broker has refused in the present connection; the next one tries them again."""
+        return self.refused_of("events")
+
+    def refused_of(self, leaf: str) -> set[int]:
+        """Return the keys of a topic's entries that the broker has refused in the present connection."""
         while not self._refusals.empty():
             self._refused.add(self._refusals.get())
         self._refused &= self._in_flight.keys()
-        return {self._in_flight[message] for message in self._refused}
+        entries = (self._in_flight[message] for message in self._refused)
+        return {entry.key for entry in entries if entry.leaf == leaf}
 
     def start(self) -> None:
         """Begin to connect; returns at once."""
@@ -194,12 +207,18 @@ class Publisher:
             client.publish(self._broker.topic(leaf), payload, qos=_QOS, retain=True)
 
     def publish_event(self, key: int, payload: bytes) -> bool:
-        """Publish one event, unless it is under way already or there is no connection.
+        """Publish one event; see :meth:`publish_entry`."""
+        return self.publish_entry("events", key, payload)
+
+    def publish_entry(self, leaf: str, key: int, payload: bytes) -> bool:
+        """Publish one entry of an outbox, unless it is under way already or there is no connection.
 
         Call it and :meth:`take_acknowledged` from one thread.
 
         Parameters
         ----------
+        leaf
+            Its topic below the box's.
         key
             Its key in the outbox; :meth:`take_acknowledged` returns it once the broker has it.
         payload
@@ -213,22 +232,24 @@ class Publisher:
         connection = self._connection
         if connection is None:
             return False
+        entry = _Entry(leaf, key)
         under_way = (known for message, known in self._in_flight.items() if message.session == connection.session)
-        if key not in under_way:
-            sent = connection.client.publish(self._broker.topic("events"), payload, qos=_QOS)
-            self._in_flight[_Message(connection.session, sent.mid)] = key
+        if entry not in under_way:
+            sent = connection.client.publish(self._broker.topic(leaf), payload, qos=_QOS)
+            self._in_flight[_Message(connection.session, sent.mid)] = entry
         return True
 
-    def take_acknowledged(self) -> set[int]:
-        """Return the keys that the broker has acknowledged since the last call; until then they are not sent again."""
-        taken = set()
+    def take_acknowledged(self, leaf: str = "events") -> set[int]:
+        """Return a topic's keys that the broker has acknowledged since the last call; until then none is sent again."""
         while not self._acknowledged.empty():
-            key = self._in_flight.pop(self._acknowledged.get(), None)
-            if key is not None:
-                taken.add(key)
+            entry = self._in_flight.pop(self._acknowledged.get(), None)
+            if entry is not None:
+                self._taken.add(entry)
         session = self._sessions.current
-        self._in_flight = {message: key for message, key in self._in_flight.items() if message.session == session}
-        return taken
+        self._in_flight = {message: entry for message, entry in self._in_flight.items() if message.session == session}
+        taken = {entry for entry in self._taken if entry.leaf == leaf}
+        self._taken -= taken
+        return {entry.key for entry in taken}
 
     def _state(self, presence: Presence, session: int) -> tuple[str, bytes, int]:
         message = State(state=presence, session=session, appliance_version=self._version)

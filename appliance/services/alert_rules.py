@@ -24,6 +24,7 @@ def alert_rules(settings: Settings) -> AlertRules:
 def channels(settings: Settings) -> tuple[AlertChannel, ...]:
     """Return every configured channel; each is served by the service that takes its outbox entries."""
     found = [AlertChannel(ChannelKind.COMMAND)] if settings.alerts.command else []
+    found += [AlertChannel(ChannelKind.MQTT)] if settings.health.mqtt is not None else []
     found += [AlertChannel(ChannelKind.HL7, name) for name in settings.deliver.hl7_names("alerts")]
     return tuple(found)
 

@@ -13,6 +13,7 @@ import structlog
 
 from appliance import __version__
 from appliance.errors import ConfigurationError, PackError, StoreError
+from appliance.health.alert_feed import AlertFeed
 from appliance.health.assessment import CLOCK_TOLERANCE_S
 from appliance.health.broker import Broker
 from appliance.health.disk import DiskKeeper
@@ -24,8 +25,10 @@ from appliance.health.publisher import Publisher
 from appliance.packs.choice import fingerprint
 from appliance.services import systemd
 from appliance.services.lifecycle import Heartbeat
+from appliance.store.alert_rules import ChannelKind
 from appliance.store.database import open_database
 from appliance.store.events import EventKind
+from appliance.store.scans import NO_LONGER_CONFIGURED
 
 if TYPE_CHECKING:
     import threading
@@ -42,6 +45,7 @@ PACKS_INTERVAL_S = 600.0
 DRIFT_INTERVAL_S = 600.0
 SETTLING_S = 60.0
 _LONGEST_WAIT_S = 5.0
+_ALERTS_WAIT_S = 0.5
 _EVENTS_KEPT_S = 30 * 86400.0
 # A box without a broker, or one that refuses everything, must not gather events for ever.
 _UNTOLD_EVENTS_KEPT_S = 365 * 86400.0
@@ -138,6 +142,7 @@ class _Service:
         self._settings = settings
         self._publisher = publisher
         self._endpoint = endpoint
+        self._alerts = None if publisher is None else AlertFeed(publisher, settings.box.database)
         self._keeper = DiskKeeper(settings.box.spool, settings.retention)
         self._condition: Condition | None = None
         self._drift_told = ""
@@ -177,7 +182,8 @@ class _Service:
             if now_s >= next_events_s:
                 self._publish_events()
                 next_events_s = now_s + min(EVENT_INTERVAL_S, interval_s)
-            if stop.wait(wait_s):
+            alerts_under_way = self._publish_alerts()
+            if stop.wait(min(wait_s, _ALERTS_WAIT_S) if alerts_under_way else wait_s):
                 return
 
     def _measure(self) -> None:
@@ -214,6 +220,8 @@ class _Service:
                     happened_before=time.time() - _UNTOLD_EVENTS_KEPT_S,
                     keep=_EVENTS_KEPT,
                 )
+                if self._publisher is None:
+                    store.outbox.withdraw(ChannelKind.MQTT.value, (), NO_LONGER_CONFIGURED)
                 store.alerts.forget(
                     acknowledged_before=time.time() - self._settings.retention.alert_days * 86400.0, keep=_ALERTS_KEPT
                 )
@@ -272,6 +280,16 @@ class _Service:
                 appliance_version=__version__,
             )
             self._publisher.publish_event(event.id, message.to_payload())
+
+    def _publish_alerts(self) -> bool:
+        """Tell of alerts, and return whether the broker has not acknowledged all of them yet."""
+        if self._alerts is None or not self._settings.box.database.exists():
+            return False
+        try:
+            return self._alerts.round()
+        except StoreError as error:
+            _log.error("alerts_not_published", why=str(error))
+            return False
 
     def _note_acknowledged(self, publisher: Publisher) -> None:
         acknowledged = publisher.take_acknowledged()

@@ -134,10 +134,14 @@ class Alerts:
         StoreError
             There is none with this id.
         """
-        alerts = self._select("WHERE id = ?", (alert_id,))
-        if not alerts:
+        alert = self.find(alert_id)
+        if alert is None:
             raise StoreError(f"There is no alert {alert_id}.")
-        return alerts[0]
+        return alert
+
+    def find(self, alert_id: int) -> Alert | None:
+        """Return one alert, ``None`` when there is none with this id."""
+        return next(iter(self._select("WHERE id = ?", (alert_id,))), None)
 
     def unacknowledged(self, limit: int = 100) -> list[Alert]:
         """Return what nobody has acknowledged, the most urgent first and of these the oldest first."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from appliance.store.alert_rules import AlertChannel, ChannelKind
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterable
 
     from appliance.store.alerts import Alert
     from appliance.store.database import Store
@@ -74,7 +74,7 @@ class Announcement:
 
     Attributes
     ----------
-    key
+    number, key
         The outbox entry's.
     step
         What happened.
@@ -84,6 +84,7 @@ class Announcement:
         How often telling it has failed.
     """
 
+    number: int
     key: str
     step: AlertStep
     alert: Alert
@@ -115,7 +116,7 @@ class Announcements:
         *,
         limit: int = 100,
         longest_wait_s: float = 1e12,
-        without: Collection[str] = (),
+        without: Collection[int] = (),
         now: float | None = None,
     ) -> list[Announcement]:
         """Return what a channel may be told now, the most urgent first, and of one urgency in the order it happened.
@@ -129,24 +130,40 @@ class Announcements:
         longest_wait_s
             What would wait longer than this is due as well: nobody planned that, so the clock was set back.
         without
-            Keys that it is pointless to try at present; they do not stand in the way of others.
+            Numbers of entries that it is pointless to try at present; they do not stand in the way of others.
         now
             Unix time; now by default.
         """
         moment = time.time() if now is None else now
         rows = self._store.rows(
             """
-            SELECT key, attempts, json_extract(payload, '$.alert') AS alert, json_extract(payload, '$.step') AS step
+            SELECT id, key, attempts, json_extract(payload, '$.alert') AS alert, json_extract(payload, '$.step') AS step
             FROM outbox WHERE state = 'waiting' AND kind = ? AND destination = ? AND key GLOB 'alert/*'
             AND (next_try_at <= ? OR next_try_at > ?) ORDER BY priority DESC, id LIMIT ?
             """,
             (channel.kind.value, channel.destination, moment, moment + longest_wait_s, limit + len(without)),
         )
-        chosen = [row for row in rows if row["key"] not in without][:limit]
+        chosen = [row for row in rows if row["id"] not in without][:limit]
         return [
-            Announcement(row["key"], AlertStep(row["step"]), self._store.alerts.get(row["alert"]), row["attempts"])
+            Announcement(
+                number=row["id"],
+                key=row["key"],
+                step=AlertStep(row["step"]),
+                alert=self._store.alerts.get(row["alert"]),
+                attempts=row["attempts"],
+            )
             for row in chosen
         ]
+
+    def told(self, numbers: Iterable[int], *, at: float | None = None) -> None:
+        """Record that whoever had to be told has confirmed these; repeating it changes nothing."""
+        now = time.time() if at is None else at
+        with self._store.atomic():
+            for number in numbers:
+                self._store.execute(
+                    "UPDATE outbox SET state = 'done', finished_at = ? WHERE id = ? AND state = 'waiting'",
+                    (now, number),
+                )
 
     def record(self, run: CommandRun) -> None:
         """Keep how a run of the command ended."""

@@ -12,6 +12,7 @@ import pytest
 
 from appliance.store.alert_rules import AlertChannel, ChannelKind
 from appliance.store.database import open_database
+from tests.health.conftest import box, broker, listener  # noqa: F401  # fixtures
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -100,7 +101,7 @@ def deliver(tmp_path: Path, state: Path) -> Iterator[Callable[..., subprocess.Po
     processes: list[subprocess.Popen[bytes]] = []
 
     def run(extra: str) -> subprocess.Popen[bytes]:
-        file = tmp_path / "box.toml"
+        file = tmp_path / "deliver.toml"
         file.write_text(f'[box]\nstate_directory = "{state}"\n[deliver]\npoll_s = 0.05\n{extra}')
         with (tmp_path / "log.txt").open("ab") as log:
             processes.append(

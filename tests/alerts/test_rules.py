@@ -44,6 +44,7 @@ def test_what_is_wrong_is_refused(wrong: dict[str, Any]):
 def test_every_configured_channel_is_told():
     tree = {
         "alerts": {"command": ["/usr/bin/true"]},
+        "health": {"mqtt": {"host": "fleet.example"}},
         "deliver": {
             "hl7": [
                 {"name": "ris", "address": "10.0.0.1"},
@@ -53,5 +54,6 @@ def test_every_configured_channel_is_told():
     }
     assert alert_rules(Settings.model_validate(tree)).channels == (
         AlertChannel(ChannelKind.COMMAND),
+        AlertChannel(ChannelKind.MQTT),
         AlertChannel(ChannelKind.HL7, "ris"),
     )

@@ -66,6 +66,17 @@ def test_a_misspelt_key_would_be_seen(root, file):
 
 
 @analyze
+@pytest.mark.parametrize("file", sorted(path.name for path in UNITS.glob("*.conf") if "sysusers" not in path.name))
+def test_systemd_has_nothing_to_say_of_a_drop_in(root, file):
+    text = (UNITS / file).read_text()
+    place = root / text.splitlines()[0].split()[3].lstrip("/")
+    assert place.name == file
+    place.parent.mkdir(parents=True)
+    place.write_text(text)
+    assert verify(root) == ""
+
+
+@analyze
 @pytest.mark.parametrize("service", SERVICES)
 def test_the_exposure_is_low(root, service):
     done = subprocess.run(

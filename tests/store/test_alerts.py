@@ -230,8 +230,10 @@ def test_what_is_due_is_told_in_the_order_in_which_it_happened(store: Store, add
     assert [item.step.value for item in due] == ["raised", "acknowledged"]
     assert store.announcements.due(channel, now=45.0, longest_wait_s=100.0) == due[1:]
     assert store.announcements.due(channel, now=-1e6, longest_wait_s=100.0) == due
-    assert store.announcements.due(channel, now=60.0, limit=1, without={due[0].key}) == due[1:]
+    assert store.announcements.due(channel, now=60.0, limit=1, without={due[0].number}) == due[1:]
     assert store.announcements.due(EVERYBODY[1], now=60.0) == []
+    store.announcements.told([due[0].number, 12345])
+    assert store.announcements.due(channel, now=60.0) == due[1:]
 
 
 def test_what_was_given_up_is_not_due_and_says_why(store: Store, add_scan: Callable[..., int]) -> None:
