@@ -26,13 +26,17 @@ export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 UV := $(VENV)/bin/uv pip
 CPU_TORCH := $(if $(UV_FIND_LINKS),,--torch-backend cpu)
 
-.PHONY: help demo test test-all test-fast bench lint generate lock clean
+.PHONY: help demo demo-hospital test test-all test-fast bench lint generate lock clean
 
 help:  ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(BASE)  ## set up, send the built-in test patient through the DICOM port, print the findings
 	$(VENV)/bin/appliance demo
+
+# make demo-hospital SCANS="study.zip other/" sends these; KEEP=folder leaves database, logs and pictures there.
+demo-hospital: $(TOOLS)  ## the box among its neighbours: Orthanc, mosquitto, a browser that acknowledges the alert
+	$(VENV)/bin/python -m tests.hospital.demo $(if $(KEEP),--keep $(KEEP)) $(SCANS)
 
 # One process per folder: what OpenVINO, codecs and brokers leave behind in a process must not decide the next folder's tests.
 SUITES := $(sort $(dir $(wildcard tests/*/test_*.py)))
