@@ -10,6 +10,7 @@ from __future__ import annotations
 import queue
 import secrets
 import threading
+from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -20,9 +21,11 @@ from appliance.errors import ConfigurationError
 from appliance.health.model import Presence, State
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from paho.mqtt.client import Client
+    from paho.mqtt.properties import Properties
 
     from appliance.health.broker import Broker
 
@@ -30,6 +33,10 @@ log = structlog.get_logger()
 
 _QOS = 1
 _KEEP_ALIVE_S = 30
+_WINDOW = 20
+"""Messages that may be on their way at once; a broker with a smaller Receive Maximum (MQTT 5, 3.2.2.3.3) gets fewer."""
+
+_LARGEST_HEARD_BYTES = 16 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +148,11 @@ class Publisher:
         self._refusals: queue.SimpleQueue[_Message] = queue.SimpleQueue()
         self._in_flight: dict[_Message, _Entry] = {}
         self._taken: set[_Entry] = set()
+        self._listens: tuple[str, ...] = ()
+        self._on_heard: Callable[[str, bytes], None] | None = None
+        self._window = _WINDOW
         self._refused: set[_Message] = set()
+        self._rejected: deque[_Message] = deque(maxlen=_WINDOW)
         self._thread = threading.Thread(target=self._supervise, name="mqtt", daemon=True)
 
     @property
@@ -161,6 +172,19 @@ class Publisher:
         self._refused &= self._in_flight.keys()
         entries = (self._in_flight[message] for message in self._refused)
         return {entry.key for entry in entries if entry.leaf == leaf}
+
+    def listen(self, leaves: Sequence[str], on_heard: Callable[[str, bytes], None]) -> None:
+        """Subscribe to topics below this box's own with every connection; call it before :meth:`start`.
+
+        Parameters
+        ----------
+        leaves
+            Such as ``cmd/self-test``.
+        on_heard
+            Called with topic leaf and payload in the connection's thread; must return at once. Retained messages are
+            never given to it: they would be done again with every connection.
+        """
+        self._listens, self._on_heard = tuple(leaves), on_heard
 
     def start(self) -> None:
         """Begin to connect; returns at once."""
@@ -206,6 +230,20 @@ class Publisher:
         for leaf, payload in self._latest.items():
             client.publish(self._broker.topic(leaf), payload, qos=_QOS, retain=True)
 
+    def publish_now(self, leaf: str, payload: bytes, *, wait_s: float = 0.0) -> bool:
+        """Publish once, without keeping it; return whether the broker has it, or without waiting, whether it goes."""
+        connection = self._connection
+        if connection is None:
+            return False
+        sent = connection.client.publish(self._broker.topic(leaf), payload, qos=_QOS)
+        if wait_s <= 0.0:
+            return True
+        try:
+            sent.wait_for_publish(wait_s)
+            return sent.is_published() and _Message(connection.session, sent.mid) not in self._rejected
+        except (RuntimeError, ValueError):
+            return False
+
     def publish_event(self, key: int, payload: bytes) -> bool:
         """Publish one event; see :meth:`publish_entry`."""
         return self.publish_entry("events", key, payload)
@@ -234,7 +272,7 @@ class Publisher:
             return False
         entry = _Entry(leaf, key)
         under_way = (known for message, known in self._in_flight.items() if message.session == connection.session)
-        if entry not in under_way:
+        if entry not in under_way and entry not in self._taken:
             sent = connection.client.publish(self._broker.topic(leaf), payload, qos=_QOS)
             self._in_flight[_Message(connection.session, sent.mid)] = entry
         return True
@@ -267,7 +305,13 @@ class Publisher:
         before = self._sessions.following
         try:
             client = self._make_client()
-            client.connect(self._broker.settings.host, self._broker.settings.port, _KEEP_ALIVE_S, clean_start=True)
+            client.connect(
+                self._broker.settings.host,
+                self._broker.settings.port,
+                _KEEP_ALIVE_S,
+                clean_start=True,
+                properties=_connect_properties(),
+            )
         except (OSError, ValueError, ConfigurationError) as error:
             self._complain("broker_unreachable", str(error))
             return False
@@ -302,25 +346,49 @@ class Publisher:
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect
         client.on_publish = self._on_publish
+        client.on_message = self._on_message
+        client.max_inflight_messages_set(self._window)
         return client
 
-    def _on_connect(self, client: Client, session: int, _flags: Any, reason: Any, _properties: Any) -> None:
+    def _on_connect(self, client: Client, session: int, _flags: Any, reason: Any, properties: Any) -> None:
         if reason.is_failure:
             self._complain("broker_refused", str(reason))
             self._ended.set()
             return
+        window = min(_WINDOW, getattr(properties, "ReceiveMaximum", _WINDOW))
+        if window < client.max_inflight_messages:
+            # It cannot be changed in a connection, and nothing was said in this one yet.
+            log.info("broker_takes_fewer", at_once=window)
+            self._window = window
+            client.disconnect()
+            return
         self._sessions.advance()
         self._last_complaint = ""
         self._announce(client, session)
+        self._subscribe(client)
         self._connection = _Connection(client, session)
         log.info("broker_connected", session=session)
+
+    def _subscribe(self, client: Client) -> None:
+        from paho.mqtt.subscribeoptions import SubscribeOptions
+
+        never_retained = SubscribeOptions.RETAIN_DO_NOT_SEND
+        for leaf in self._listens:
+            options = SubscribeOptions(qos=_QOS, noLocal=True, retainHandling=never_retained)
+            client.subscribe(self._broker.topic(leaf), options=options)
+
+    def _on_message(self, _client: Client, _session: int, message: Any) -> None:
+        leaf = message.topic.removeprefix(self._broker.topic(""))
+        if self._on_heard is None or leaf not in self._listens or message.retain:
+            return
+        self._on_heard(leaf, message.payload)
 
     def _on_disconnect(self, _client: Client, _data: Any, _flags: Any, reason: Any, _properties: Any) -> None:
         accepted = self._connection is not None
         self._connection = None
         if accepted and not self._stop.is_set():
             self._complain("broker_lost", str(reason))
-        elif not self._ended.is_set() and not self._stop.is_set():
+        elif not self._ended.is_set() and not self._stop.is_set() and reason.is_failure:
             # With TLS 1.3 a broker that does not take our certificate says so only by closing.
             self._complain("broker_refused", "closed before it accepted this box; does it trust its certificate?")
         self._ended.set()
@@ -329,6 +397,7 @@ class Publisher:
         # A refused event stays in flight until the connection ends, and in the outbox until it is taken.
         if reason.is_failure:
             self._refusals.put(_Message(session, mid))
+            self._rejected.append(_Message(session, mid))
             self._complain("publish_refused", str(reason))
         else:
             self._acknowledged.put(_Message(session, mid))
@@ -339,3 +408,12 @@ class Publisher:
         if complaint != self._last_complaint:
             log.warning(event, host=self._broker.settings.host, port=self._broker.settings.port, why=why)
             self._last_complaint = complaint
+
+
+def _connect_properties() -> Properties:
+    from paho.mqtt.packettypes import PacketTypes
+    from paho.mqtt.properties import Properties
+
+    properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+    properties.MaximumPacketSize = _LARGEST_HEARD_BYTES  # what is larger is no command
+    return properties

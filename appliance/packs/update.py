@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import shutil
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -18,7 +20,7 @@ from appliance.packs.registry import load_shipped, shipped_folders, version_key
 from appliance.packs.repository import INDEX
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection, Generator, Iterator
 
     from tuf.ngclient import Updater
 
@@ -58,12 +60,67 @@ def update(
     PackError
         The repository cannot be reached or must not be trusted, or a pack of it may not be used.
     """
+    known = _known(rules)
+    wanted = set(names) or set(known)
+    installed = []
+    with _opened(source, root, rules) as (client, newest):
+        missing = sorted(set(names) - set(newest))
+        if missing:
+            raise PackError(f"{source}: the repository has no pack {', '.join(missing)}.")
+        for name in sorted(wanted & set(newest)):
+            entry = newest[name]
+            if name not in known or version_key(entry["version"]) > version_key(known[name]):
+                installed.append(install(_download(client, entry["file"]), rules, computing))
+    return installed
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What a repository has of a pack that this box knows.
+
+    Attributes
+    ----------
+    name
+        The pack.
+    known, offered
+        Highest version that this box has had, and that the repository has.
+    """
+
+    name: str
+    known: str
+    offered: str
+
+    @property
+    def newer(self) -> bool:
+        """Whether an update would install it."""
+        return version_key(self.offered) > version_key(self.known)
+
+
+def look(source: str, root: Path, rules: Rules) -> list[Offer]:
+    """Ask a repository what it has of the packs that this box knows; nothing is installed.
+
+    Parameters
+    ----------
+    source, root, rules
+        See :func:`update`.
+
+    Raises
+    ------
+    PackError
+        The repository cannot be reached or must not be trusted.
+    """
+    known = _known(rules)
+    with _opened(source, root, rules) as (_, newest):
+        return [Offer(name, known[name], newest[name]["version"]) for name in sorted(set(known) & set(newest))]
+
+
+@contextmanager
+def _opened(source: str, root: Path, rules: Rules) -> Generator[tuple[Updater, dict[str, dict[str, Any]]], None, None]:
+    """Give a client of the repository and its newest packs; one at a time, and what it downloads is deleted after."""
     from tuf.api.exceptions import DownloadError, RepositoryError
 
     if rules.installed is None:
         raise PackError("There is no folder to install packs into; set box.state_directory.")
-    known = _known(rules)
-    wanted = set(names) or set(known)
     kept = rules.installed / _FOLDER
     with locked(rules.installed, _LOCK):
         downloads = kept / "downloads"
@@ -72,15 +129,7 @@ def update(
             downloads.mkdir(parents=True)
             client = _client(source, root, kept / "metadata", downloads)
             client.refresh()
-            newest = _newest(json.loads(_download(client, INDEX).read_bytes()))
-            missing = sorted(set(names) - set(newest))
-            if missing:
-                raise PackError(f"{source}: the repository has no pack {', '.join(missing)}.")
-            installed = []
-            for name in sorted(wanted & set(newest)):
-                entry = newest[name]
-                if name not in known or version_key(entry["version"]) > version_key(known[name]):
-                    installed.append(install(_download(client, entry["file"]), rules, computing))
+            yield client, _newest(json.loads(_download(client, INDEX).read_bytes()))
         except (RepositoryError, DownloadError) as error:
             raise PackError(f"{source}: {_sentence(error)}") from error
         except OSError as error:
@@ -89,7 +138,6 @@ def update(
             raise PackError(f"{source}: the repository's list of packs cannot be read.") from error
         finally:
             shutil.rmtree(downloads, ignore_errors=True)
-    return installed
 
 
 def _known(rules: Rules) -> dict[str, str]:

@@ -6,7 +6,6 @@ It opens the database only for moments: a service that only watches must not sta
 from __future__ import annotations
 
 import time
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import structlog
@@ -16,10 +15,13 @@ from appliance.errors import ConfigurationError, PackError, StoreError
 from appliance.health.alert_feed import AlertFeed
 from appliance.health.assessment import CLOCK_TOLERANCE_S
 from appliance.health.broker import Broker
+from appliance.health.command_model import CommandName
+from appliance.health.commands import Commander, reply_message
+from appliance.health.diagnostics import event_message
 from appliance.health.disk import DiskKeeper
 from appliance.health.drift import make_due
 from appliance.health.measure import measure
-from appliance.health.model import Condition, Event, Pack, PackTrust, SelfTest
+from appliance.health.model import Condition, Pack, PackTrust, SelfTest
 from appliance.health.probes import ClockWatch
 from appliance.health.publisher import Publisher
 from appliance.packs.choice import fingerprint
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     import threading
 
     from appliance.config import Settings
+    from appliance.health.model import Health
     from appliance.health.prometheus import Endpoint
 
 _log = structlog.get_logger()
@@ -116,18 +119,21 @@ def run(settings: Settings, stop: threading.Event) -> None:
     if settings.health.mqtt is not None:
         broker = Broker.from_settings(settings.health.mqtt, settings.box.name)
         publisher = Publisher(broker, settings.box.state_directory / "health" / "mqtt-session", __version__)
-        publisher.start()
     endpoint = None
     if settings.health.prometheus_port:
         from appliance.health.prometheus import Endpoint
 
         endpoint = Endpoint(settings.health.prometheus_port)
     service = _Service(settings, publisher, endpoint)
+    if publisher is not None:
+        service.begin_to_listen(publisher)
+        publisher.start()
     systemd.notify("READY=1")
     try:
         service.loop(stop)
     finally:
         systemd.notify("STOPPING=1")
+        service.end_listening()
         if publisher is not None:
             publisher.close()
         if endpoint is not None:
@@ -144,6 +150,8 @@ class _Service:
         self._endpoint = endpoint
         self._alerts = None if publisher is None else AlertFeed(publisher, settings.box.database)
         self._keeper = DiskKeeper(settings.box.spool, settings.retention)
+        self._commander: Commander | None = None
+        self._health: Health | None = None
         self._condition: Condition | None = None
         self._drift_told = ""
         self._clock = ClockWatch()
@@ -151,6 +159,24 @@ class _Service:
         self._choice_seen = (-1, -1, -1)
         self._settled_at_s = time.monotonic() + SETTLING_S
         self.heartbeat = Heartbeat(settings.box.state_directory, "health")
+
+    def begin_to_listen(self, publisher: Publisher) -> None:
+        """Take commands of the fleet, where that is switched on."""
+        mqtt = self._settings.health.mqtt
+        if mqtt is None or not mqtt.commands:
+            return
+        commander = Commander(self._settings, publisher, lambda: self._health)
+        publisher.listen(
+            [f"cmd/{name.value}" for name in CommandName],
+            lambda leaf, payload: commander.take(leaf.removeprefix("cmd/"), payload),
+        )
+        commander.start()
+        self._commander = commander
+
+    def end_listening(self) -> None:
+        """End the thread that does commands."""
+        if self._commander is not None:
+            self._commander.close()
 
     def loop(self, stop: threading.Event) -> None:
         """Measure each ``health.interval_s``, look after events and the disk in between."""
@@ -195,6 +221,7 @@ class _Service:
         health = measure(
             self._settings, broker_connected=connected, packs=self._packs, clock_stepped_s=self._clock.stepped_s
         )
+        self._health = health
         if self._endpoint is not None:
             self._endpoint.collector.update(health)
         if self._publisher is not None:
@@ -266,20 +293,14 @@ class _Service:
                 return
             with open_database(self._settings.box.database, read_only=True) as store:
                 waiting = store.events.waiting(without=self._publisher.refused)
+                replies = store.commands.replies(without=self._publisher.refused_of("cmd/reply"))
         except StoreError as error:
             _log.error("events_not_published", why=str(error))
             return
         for event in waiting:
-            message = Event(
-                id=event.id,
-                event=event.kind,
-                at=datetime.fromtimestamp(event.at, UTC),
-                scan=event.scan_id,
-                reason=event.reason,
-                numbers=event.numbers,
-                appliance_version=__version__,
-            )
-            self._publisher.publish_event(event.id, message.to_payload())
+            self._publisher.publish_event(event.id, event_message(event).to_payload())
+        for row in replies:
+            self._publisher.publish_entry("cmd/reply", row.id, reply_message(row).to_payload())
 
     def _publish_alerts(self) -> bool:
         """Tell of alerts, and return whether the broker has not acknowledged all of them yet."""
@@ -292,11 +313,13 @@ class _Service:
             return False
 
     def _note_acknowledged(self, publisher: Publisher) -> None:
-        acknowledged = publisher.take_acknowledged()
-        if acknowledged:
-            with open_database(self._settings.box.database, check=False) as store:
-                for event_id in sorted(acknowledged):
+        events, replies = publisher.take_acknowledged("events"), publisher.take_acknowledged("cmd/reply")
+        if events or replies:
+            with open_database(self._settings.box.database, check=False) as store, store.atomic():
+                for event_id in sorted(events):
                     store.events.published(event_id)
+                for reply_id in sorted(replies):
+                    store.commands.published(reply_id)
 
     def _beat(self) -> None:
         try:

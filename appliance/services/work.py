@@ -20,6 +20,7 @@ from appliance.services.assemble import Assembler
 from appliance.services.attempts import PART_PREFIX, Attempts
 from appliance.services.lifecycle import Heartbeat
 from appliance.services.screener import SCREEN_SERIES
+from appliance.services.self_test import SelfTester
 from appliance.store import rebuild
 from appliance.store.database import DatabaseDamagedError, open_database
 from appliance.store.leases import Owner
@@ -98,6 +99,7 @@ class _Worker:
             store, settings.box.spool, quiet_s=settings.assemble.quiet_s, force_s=settings.assemble.force_s
         )
         self._attempts = Attempts(store, settings, self._owner, screen_with)
+        self._self_tester = SelfTester(store, settings)
         self._caught_up = False
         self._list_at = 0.0
         self._beat_at = 0.0
@@ -127,7 +129,8 @@ class _Worker:
                 stop.wait(_IDLE_S)
 
     def close(self) -> None:
-        """Give back what is at hand and end the child."""
+        """Give back what is at hand and end the children."""
+        self._self_tester.close()
         try:
             self._attempts.stop()
         except StoreError as error:
@@ -160,6 +163,7 @@ class _Worker:
             at_hand = self._attempts.current.scan.id if self._attempts.current else None
             self._store.leases.take_back(attempts=self._settings.work.attempts, keep=at_hand)
             self._hand_over()
+            self._self_tester.step()
         if now >= self._forget_at:
             self._forget_at = now + _FORGET_INTERVAL_S
             self._store.associations.forget(pruned_before=time.time() - _PRUNED_KEPT_S)

@@ -183,6 +183,11 @@ class Store:
         at: float | None = rows[0]["at"]
         return at
 
+    def row_counts(self) -> dict[str, int]:
+        """Return how many rows each table has."""
+        names = [name for name in self.database.table_names() if not name.startswith("sqlite_")]
+        return {name: int(self.rows(f"SELECT count(*) AS number FROM {name}")[0]["number"]) for name in sorted(names)}
+
     def rows(self, sql: str, parameters: Sequence[Any] | dict[str, Any] = ()) -> list[dict[str, Any]]:
         """Return all rows of a query, so that no cursor keeps a read transaction open."""
         self._check_owner()

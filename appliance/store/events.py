@@ -121,6 +121,10 @@ class Events:
         oldest = self._select("WHERE published_at IS NULL ORDER BY id LIMIT ?", limit + len(without))
         return [event for event in oldest if event.id not in without][:limit]
 
+    def last(self, limit: int = 100) -> list[Event]:
+        """Return the newest events, oldest first, whether they were published or not."""
+        return self._select("ORDER BY id DESC LIMIT ?", limit)[::-1]
+
     def published(self, event_id: int, *, at: float | None = None) -> None:
         """Record that the broker has acknowledged an event."""
         with self._store.atomic():

@@ -120,7 +120,7 @@ def working(settings: Settings) -> Iterator[Callable[..., threading.Event]]:
             except BaseException as error:  # noqa: BLE001  # shown by the assertion below
                 raised.append(error)
 
-        thread = threading.Thread(target=main)
+        thread = threading.Thread(target=main, name="work")
         thread.start()
         running.append((thread, stop))
         return stop

@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from appliance.health.messages import MESSAGES
+from appliance.health.messages import COMMANDS, MESSAGES
+
+TOPICS = MESSAGES | COMMANDS
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
 def render(leaf: str) -> str:
     """Return the schema of ``appliances/<box>/<leaf>``, made from its model."""
-    schema = MESSAGES[leaf].model_json_schema(mode="serialization")
+    schema = TOPICS[leaf].model_json_schema(mode="serialization")
     return json.dumps({"$schema": _DIALECT, **schema}, indent=2, ensure_ascii=False) + "\n"
 
 
@@ -23,5 +25,5 @@ def file_name(leaf: str) -> str:
 
 def write(folder: Path = Path(__file__).parent) -> None:
     """Write every schema into its file."""
-    for leaf in MESSAGES:
+    for leaf in TOPICS:
         (folder / file_name(leaf)).write_text(render(leaf), encoding="utf-8")
