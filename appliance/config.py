@@ -96,6 +96,9 @@ class Peer(Section):
     )
     ae_title: AETitle = Field(title="Its calling AE title")
     address: str = Field(title="Its IP address or network, such as 10.1.2.3 or 10.1.2.0/24")
+    port: Annotated[int, Field(ge=1, le=65535)] | None = Field(
+        None, title="TCP port that it listens on for reports of storage commitment; without it none are sent to it anew"
+    )
 
     @field_validator("address")
     @classmethod
@@ -128,6 +131,13 @@ class ReceiveSettings(Section):
     check_called_ae_title: bool = Field(True, title="Refuse associations that call another AE title")
     maximum_associations: int = Field(8, title="Associations at the same time", ge=1, le=64)
     network_timeout_s: float = Field(60.0, title="Close an association that has been silent this long", gt=0, le=3600)
+    storage_commitment: Literal["honest", "off"] = Field(
+        "honest",
+        title="Requests for storage commitment: honest answers that this box is no archive, off does not take them",
+    )
+    procedure_steps: bool = Field(
+        True, title="Take what scanners report of their procedure steps (MPPS); it completes series without quiet time"
+    )
     disk_reserve_mib: int = Field(4096, title="Refuse associations while less space than this is free", ge=0)
     maximum_instance_mib: int = Field(2048, title="Largest single instance accepted", ge=1)
     tls: TlsSettings | None = Field(None, title="Transport encryption of the DICOM port")
@@ -235,6 +245,15 @@ class Destination(Section):
     )
     tls: TlsSettings | None = Field(None, title="Transport encryption of the connection to it")
     timeout_s: float = Field(60.0, title="For connecting to it and for each of its answers", ge=1, le=3600)
+    commitment: bool = Field(
+        False, title="Ask it for storage commitment; a scan is done only when it has confirmed every object"
+    )
+    commitment_timeout_s: float = Field(
+        1800.0,
+        title="How long its report of storage commitment is waited for before it is asked again",
+        ge=1,
+        le=604800,
+    )
 
 
 class DicomwebDestination(Section):

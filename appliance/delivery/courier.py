@@ -105,6 +105,11 @@ class Courier:
             self._try_parked()
 
     def _record(self, entry: OutboxEntry, outcome: Outcome) -> None:
+        if outcome.until is not None:
+            self._store.outbox.put_off(entry.key, until=outcome.until, reason=outcome.sentence)
+            if outcome.asked:
+                self._note_answer(outcome)
+            return
         if outcome.verdict is Verdict.AGAIN:
             self._put_off(entry, outcome)
             return
@@ -113,6 +118,7 @@ class Courier:
             log.info("delivered", destination=self._errand.name, scan=entry.scan_id)
         else:
             self._store.outbox.park(entry.key, outcome.sentence, waits_for=outcome.obstacle, settings=self._digest)
+            self._store.commitments.stop_counting(entry.key)
             log.warning("delivery_parked", destination=self._errand.name, scan=entry.scan_id, obstacle=outcome.obstacle)
         if outcome.asked:
             self._note_answer(outcome)
@@ -154,6 +160,7 @@ class Courier:
         for entry in self._store.outbox.parked(self._errand.kind, self._errand.name):
             causes.setdefault(entry.parked_for, []).append(entry)
         for entries in causes.values():
+            self._store.commitments.stop_counting(entries[0].key)
             outcome = self._errand.attempt(entries[0])
             if self._stop.is_set() or outcome.away:
                 return

@@ -32,6 +32,8 @@ class Outcome:
         Whether the peer was asked at all; what ends on this box says nothing of the peer.
     wait_s
         How long the peer wants to be left alone; 0 when it did not say.
+    until
+        When to look again, Unix time, where nothing has failed and the peer takes its time.
     """
 
     verdict: Verdict
@@ -40,6 +42,7 @@ class Outcome:
     away: bool = False
     asked: bool = True
     wait_s: float = 0.0
+    until: float | None = None
 
 
 class Errand(Protocol):

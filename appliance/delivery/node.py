@@ -36,6 +36,10 @@ class PacsNode:
         Our TLS files; ``None`` speaks plain TCP.
     timeout_s
         For connecting and for each answer.
+    commitment
+        Whether it is asked for storage commitment.
+    commitment_timeout_s
+        How long its report is waited for.
     """
 
     name: str
@@ -46,6 +50,8 @@ class PacsNode:
     kinds: frozenset[Kind] = frozenset(Kind)
     tls: TlsFiles | None = None
     timeout_s: float = 60.0
+    commitment: bool = False
+    commitment_timeout_s: float = 1800.0
 
     def digest(self) -> str:
         """Return ``sha256:…`` over everything that a change of the configuration can mend."""
@@ -53,7 +59,7 @@ class PacsNode:
             None if self.tls is None else [str(self.tls.certificate), str(self.tls.private_key), str(self.tls.trusted)]
         )
         told = [self.ae_title, self.address, self.port, self.calling_ae, sorted(self.kinds), tls, self.timeout_s]
-        return digest_of(told)
+        return digest_of([*told, self.commitment_timeout_s] if self.commitment else told)
 
 
 @dataclass(frozen=True, slots=True)

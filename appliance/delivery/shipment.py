@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    from appliance.delivery.commitment import Committer
     from appliance.delivery.objects import Kind, ResultObject
     from appliance.delivery.verdict import Judgement
     from appliance.store.database import Store
@@ -92,15 +93,26 @@ class Shipment:
         The way there.
     stop
         Once it is set nothing more is begun, and no answer is waited for.
+    committer
+        Asks for storage commitment of what was sent; ``None`` where the PACS is not asked.
     """
 
     kind = KIND
 
-    def __init__(self, store: Store, results: Path, carrier: Carrier, stop: threading.Event) -> None:
+    def __init__(
+        self,
+        store: Store,
+        results: Path,
+        carrier: Carrier,
+        stop: threading.Event,
+        *,
+        committer: Committer | None = None,
+    ) -> None:
         self._store = store
         self._results = results
         self._carrier = carrier
         self._stop = stop
+        self._committer = committer
         self._sent = 0
 
     @property
@@ -135,10 +147,12 @@ class Shipment:
             )
             return Outcome(Verdict.PERSON, NOTHING_TO_SEND, sentence, asked=False)
         confirmed = self._store.deliveries.confirmed(entry.key)
-        missing = [item for item in objects if self._wants(item) and item.sop_instance_uid not in confirmed]
-        if not missing:
-            return Outcome(Verdict.THERE, asked=False)
-        return self._send(entry, missing)
+        wanted = [item for item in objects if self._wants(item)]
+        missing = [item for item in wanted if item.sop_instance_uid not in confirmed]
+        outcome = self._send(entry, missing) if missing else Outcome(Verdict.THERE, asked=False)
+        if outcome.verdict is not Verdict.THERE or self._committer is None or self._stop.is_set():
+            return outcome
+        return self._committer.outcome(entry, wanted)
 
     def _wants(self, item: ResultObject) -> bool:
         return item.kind is None or item.kind in self._carrier.kinds

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from appliance.dicom import procedure_steps
 from appliance.dicom.image.headers import UnreadableFileError, read_header
 from appliance.dicom.spool import CloseReason, Room, read_association
 from appliance.reasons import Reason, ReasonCode
@@ -27,8 +28,12 @@ if TYPE_CHECKING:
 
     from appliance.dicom.spool import SpooledAssociation
     from appliance.store.database import Store
+    from appliance.store.scan_rows import ScanRow
 
 _log = structlog.get_logger()
+
+#: Why a series is complete when its scanner said so.
+MPPS = "mpps"
 
 #: Instances read between two looks at the rest of the work, and committed in one transaction.
 BATCH = 100
@@ -48,7 +53,9 @@ class Assembler:
     """Indexes the spool and decides when a series is complete.
 
     A series is complete when every association that brought something of it has ended and nothing of it has come for
-    ``quiet_s``, or, whatever its associations do, when nothing of it has come for ``force_s``.
+    ``quiet_s``, or, whatever its associations do, when nothing of it has come for ``force_s``. Where the scanner has
+    reported its procedure step as completed (PS3.4 Annex F) and named the series' images, these decide instead of
+    ``quiet_s``: with all of them here the series is complete at once, and else it waits for them.
 
     Parameters
     ----------
@@ -62,11 +69,13 @@ class Assembler:
 
     def __init__(self, store: Store, spool: Path, *, quiet_s: float, force_s: float) -> None:
         self._store = store
+        self._spool = spool
         self._room = spool / Room.ASSOCIATIONS
         self._quiet_s = quiet_s
         self._force_s = force_s
         self._pending: deque[_Pending] = deque()
         self._known: dict[str, set[str]] = {}
+        self._steps_seen: dict[Path, int] = {}
         self._complained: set[Path] = set()
         # When something of a series was last seen to come, on the clock that nobody sets.
         self._last_came: dict[int, float] = {}
@@ -103,11 +112,12 @@ class Assembler:
         list of int
             Ids of the scans that are complete now.
         """
+        self._index_procedure_steps()
         completed = []
         for scan in self._store.scans.in_state(ScanState.RECEIVING):
             now = time.monotonic()
             since = self._last_came.setdefault(scan.id, now - max(0.0, time.time() - scan.last_instance_at))
-            reason = self._completion(scan.id, now - since)
+            reason = self._completion(scan, now - since)
             if reason is not None:
                 self._store.scans.move(scan.id, ScanState.COMPLETE, cause=reason)
                 del self._last_came[scan.id]
@@ -117,11 +127,29 @@ class Assembler:
                 )
         return completed
 
-    def _completion(self, scan_id: int, quiet_s: float) -> str | None:
-        if quiet_s >= self._quiet_s and not self._store.scans.open_associations(scan_id):
-            ends = self._store.scans.closing_reasons(scan_id)
-            return "released+quiet" if ends <= {CloseReason.RELEASED.value} else "aborted+quiet"
+    def _completion(self, scan: ScanRow, quiet_s: float) -> str | None:
+        if not self._store.scans.open_associations(scan.id):
+            signal = self._store.procedure_steps.signal(scan.series_instance_uid)
+            if signal.tells_when_complete:
+                if not signal.missing:
+                    return MPPS
+            elif quiet_s >= self._quiet_s:
+                ends = self._store.scans.closing_reasons(scan.id)
+                return "released+quiet" if ends <= {CloseReason.RELEASED.value} else "aborted+quiet"
         return "forced" if quiet_s >= self._force_s else None
+
+    def _index_procedure_steps(self) -> None:
+        """Index what scanners have reported since the last look."""
+        found = dict(procedure_steps.files(self._spool))
+        self._steps_seen = {path: at for path, at in self._steps_seen.items() if path in found}
+        for path, changed_at in found.items():
+            if self._steps_seen.get(path) == changed_at:
+                continue
+            step = procedure_steps.read(path)
+            if step is not None:
+                self._store.procedure_steps.put(step)
+            # A damaged one is looked at again when it changes; it is only a hint.
+            self._steps_seen[path] = changed_at
 
     def _list(self) -> None:
         try:

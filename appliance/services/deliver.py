@@ -13,6 +13,8 @@ import structlog
 
 from appliance.delivery.backoff import Backoff
 from appliance.delivery.c_store import CStoreCarrier
+from appliance.delivery.commitment import Committer
+from appliance.delivery.commitment_inbox import CommitmentInbox
 from appliance.delivery.courier import Courier
 from appliance.delivery.hl7 import KIND as HL7
 from appliance.delivery.hl7 import Notice
@@ -21,11 +23,13 @@ from appliance.delivery.objects import Kind
 from appliance.delivery.outbox_worker import Settled, let_go, settle
 from appliance.delivery.shipment import Shipment
 from appliance.delivery.stow import StowCarrier
+from appliance.dicom.commitment_spool import CommitmentSpool
 from appliance.dicom.web.stow import Access
 from appliance.errors import ApplianceError
 from appliance.hl7.routing import CharacterSet, Routing
 from appliance.services import systemd
 from appliance.services.alert_watch import AlertWatch
+from appliance.services.commitment_reporter import CommitmentReporter
 from appliance.services.lifecycle import Heartbeat
 from appliance.store.database import open_database
 
@@ -83,16 +87,19 @@ class _Route(threading.Thread):
 
 def _routes(settings: Settings, stop: threading.Event) -> list[_Route]:
     results, deliver = settings.box.results, settings.deliver
+    spool = CommitmentSpool(settings.box.spool)
     carriers: list[Carrier] = [CStoreCarrier(node_of(settings, destination)) for destination in deliver.destinations]
     carriers += [StowCarrier(web_node_of(destination)) for destination in deliver.dicomweb]
-    errands = [(carrier.name, partial(_shipment, results, carrier)) for carrier in carriers]
+    errands = [(carrier.name, partial(_shipment, results, carrier, spool)) for carrier in carriers]
     nodes = [hl7_node_of(settings, destination) for destination in deliver.hl7]
     errands += [(node.name, partial(_notice, settings.box, node)) for node in nodes]
     return [_Route(settings, name, errand_of, stop) for name, errand_of in errands]
 
 
-def _shipment(results: Path, carrier: Carrier, store: Store, stop: threading.Event) -> Errand:
-    return Shipment(store, results, carrier, stop)
+def _shipment(results: Path, carrier: Carrier, spool: CommitmentSpool, store: Store, stop: threading.Event) -> Errand:
+    asked = isinstance(carrier, CStoreCarrier) and carrier.node.commitment
+    committer = Committer(store, carrier.node, spool, stop) if asked else None
+    return Shipment(store, results, carrier, stop, committer=committer)
 
 
 def _notice(box: BoxSettings, node: Hl7Node, store: Store, stop: threading.Event) -> Errand:
@@ -110,6 +117,8 @@ def node_of(settings: Settings, destination: Destination) -> PacsNode:
         kinds=frozenset(map(Kind, destination.kinds)),
         tls=destination.tls,
         timeout_s=destination.timeout_s,
+        commitment=destination.commitment,
+        commitment_timeout_s=destination.commitment_timeout_s,
     )
 
 
@@ -164,12 +173,15 @@ def run(settings: Settings, stop: threading.Event) -> None:
         let_go(store, settings.deliver.pacs_names)
         let_go(store, [receiver.name for receiver in settings.deliver.hl7], kind=HL7)
         routes = _routes(settings, stop)
-        alerts = AlertWatch(settings, stop)
-        for thread in (alerts, *routes):
+        alerts, reporter = AlertWatch(settings, stop), CommitmentReporter(settings, stop)
+        threads: list[_Route | AlertWatch | CommitmentReporter] = [alerts, reporter, *routes]
+        for thread in threads:
             thread.start()
+        inbox = CommitmentInbox(store, settings.box.spool, CommitmentSpool(settings.box.spool))
         systemd.notify("READY=1")
         try:
             while True:
+                _take_up(inbox)
                 total += settle(store)
                 _beat(heartbeat, total, sum(route.sent for route in routes))
                 systemd.notify("WATCHDOG=1")
@@ -178,13 +190,21 @@ def run(settings: Settings, stop: threading.Event) -> None:
         finally:
             systemd.notify("STOPPING=1")
             stop.set()
-            for thread in (alerts, *routes):
+            for thread in threads:
                 thread.join(_GRACE_S)
             heartbeat.end()
-    _tell([alerts, *routes])
+    _tell(threads)
 
 
-def _tell(threads: list[_Route | AlertWatch]) -> None:
+def _take_up(inbox: CommitmentInbox) -> None:
+    try:
+        inbox.round()
+    except OSError as error:
+        # What was not taken up lies in the spool; deliveries go on.
+        _log.error("commitments_not_taken_up", error=error.strerror)
+
+
+def _tell(threads: list[_Route | AlertWatch | CommitmentReporter]) -> None:
     for thread in threads:
         if isinstance(thread.error, ApplianceError):
             raise thread.error

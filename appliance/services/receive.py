@@ -42,7 +42,8 @@ def run(settings: Settings, stop: threading.Event) -> None:
     ApplianceError
         The port, the spool or the configuration cannot be used.
     """
-    receiver = Receiver(settings.receive, settings.box.spool)
+    takes_reports = any(destination.commitment for destination in settings.deliver.destinations)
+    receiver = Receiver(settings.receive, settings.box.spool, takes_reports=takes_reports)
     heartbeat = Heartbeat(settings.box.state_directory, "receive")
     with receiver:
         try:

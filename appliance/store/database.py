@@ -24,12 +24,15 @@ from appliance.store.alerts import Alerts
 from appliance.store.announcements import Announcements
 from appliance.store.associations import Associations
 from appliance.store.commands import Commands
+from appliance.store.commitment_requests import CommitmentRequests
+from appliance.store.commitments import Commitments
 from appliance.store.deliveries import Deliveries
 from appliance.store.drift import DriftReports
 from appliance.store.events import EventKind, Events
 from appliance.store.instances import Instances
 from appliance.store.leases import Leases
 from appliance.store.outbox import Outbox
+from appliance.store.procedure_steps import ProcedureSteps
 from appliance.store.recovery import FileLock, damage, move_aside
 from appliance.store.results import Results
 from appliance.store.scans import Scans
@@ -125,6 +128,21 @@ class Store:
     def deliveries(self) -> Deliveries:
         """What a PACS has and what it still waits for."""
         return Deliveries(self)
+
+    @cached_property
+    def procedure_steps(self) -> ProcedureSteps:
+        """What scanners reported of their procedure steps."""
+        return ProcedureSteps(self)
+
+    @cached_property
+    def commitment_requests(self) -> CommitmentRequests:
+        """Storage commitment that was asked of this box."""
+        return CommitmentRequests(self)
+
+    @cached_property
+    def commitments(self) -> Commitments:
+        """Storage commitment that this box has asked for."""
+        return Commitments(self)
 
     @cached_property
     def alerts(self) -> Alerts:

@@ -284,6 +284,69 @@ MIGRATIONS: tuple[Migration, ...] = (
         ),
     ),
     Migration(
+        6,
+        "procedure steps that scanners report, and storage commitment asked of this box and by it",
+        (
+            """
+            CREATE TABLE procedure_steps (
+                sop_instance_uid TEXT PRIMARY KEY,
+                peer_ae_title TEXT NOT NULL,
+                status TEXT NOT NULL CHECK (status IN ('IN PROGRESS', 'COMPLETED', 'DISCONTINUED')),
+                changed_at REAL NOT NULL
+            ) STRICT
+            """,
+            """
+            CREATE TABLE performed_series (
+                procedure_step TEXT NOT NULL REFERENCES procedure_steps (sop_instance_uid) ON DELETE CASCADE,
+                series_instance_uid TEXT NOT NULL,
+                images TEXT NOT NULL CHECK (json_valid(images)),
+                PRIMARY KEY (procedure_step, series_instance_uid)
+            ) STRICT, WITHOUT ROWID
+            """,
+            "CREATE INDEX performed_series_series ON performed_series (series_instance_uid)",
+            """
+            CREATE TABLE commitment_requests (
+                id INTEGER PRIMARY KEY,
+                name TEXT NOT NULL UNIQUE,
+                peer_ae_title TEXT NOT NULL,
+                peer_address TEXT NOT NULL,
+                transaction_uid TEXT NOT NULL,
+                instances TEXT NOT NULL CHECK (json_valid(instances)),
+                state TEXT NOT NULL CHECK (state IN ('waiting', 'decided', 'reported', 'given_up')),
+                attempts INTEGER NOT NULL DEFAULT 0,
+                reason TEXT,
+                received_at REAL NOT NULL,
+                next_try_at REAL NOT NULL,
+                finished_at REAL
+            ) STRICT
+            """,
+            "CREATE INDEX commitment_requests_state ON commitment_requests (state, next_try_at)",
+            "CREATE INDEX commitment_requests_transaction ON commitment_requests (transaction_uid)",
+            """
+            CREATE TABLE commitments (
+                transaction_uid TEXT PRIMARY KEY,
+                outbox_key TEXT NOT NULL REFERENCES outbox (key),
+                state TEXT NOT NULL CHECK (state IN ('asked', 'committed', 'failed', 'expired')),
+                objects TEXT NOT NULL CHECK (json_valid(objects)),
+                failures TEXT NOT NULL DEFAULT '{}' CHECK (json_valid(failures)),
+                counts INTEGER NOT NULL DEFAULT 1,
+                asked_at REAL NOT NULL,
+                deadline REAL NOT NULL,
+                finished_at REAL
+            ) STRICT
+            """,
+            "CREATE INDEX commitments_outbox ON commitments (outbox_key)",
+            """
+            CREATE TABLE committed_objects (
+                outbox_key TEXT NOT NULL REFERENCES outbox (key),
+                sop_instance_uid TEXT NOT NULL,
+                committed_at REAL NOT NULL,
+                PRIMARY KEY (outbox_key, sop_instance_uid)
+            ) STRICT, WITHOUT ROWID
+            """,
+        ),
+    ),
+    Migration(
         7,
         "who sent a series, what the fleet was told of drift, and what it has asked the box to do",
         (

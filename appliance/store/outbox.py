@@ -187,6 +187,10 @@ class Outbox:
         """Record a failed attempt and when to try again."""
         self._update(key, "attempts = attempts + 1, reason = ?, next_try_at = ?", (reason, retry_at))
 
+    def put_off(self, key: str, *, until: float, reason: str) -> None:
+        """Look again later although nothing has failed: the receiver takes its time."""
+        self._update(key, "reason = ?, next_try_at = ?", (reason, until))
+
     def park(
         self,
         key: str,

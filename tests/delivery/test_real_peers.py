@@ -32,7 +32,13 @@ DICOMWEB = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
 
 
 @pytest.fixture
-def orthanc(tmp_path: Path) -> Iterator[tuple[int, Callable[[str], Any]]]:
+def orthanc_settings() -> dict[str, Any]:
+    """Give what a test's Orthanc has in its configuration besides what every one has."""
+    return {}
+
+
+@pytest.fixture
+def orthanc(tmp_path: Path, orthanc_settings: dict[str, Any]) -> Iterator[tuple[int, Callable[[str], Any]]]:
     """Give the DICOM port of an Orthanc, and a reader of its REST interface; DICOMweb is below /dicom-web there."""
     if not Path(ORTHANC).exists():
         pytest.skip("Orthanc is not installed")
@@ -45,6 +51,7 @@ def orthanc(tmp_path: Path) -> Iterator[tuple[int, Callable[[str], Any]]]:
                 "StorageDirectory": str(folder), "IndexDirectory": str(folder), "RemoteAccessAllowed": False,
                 "OverwriteInstances": False, "Plugins": [str(DICOMWEB)] if DICOMWEB.exists() else [],
                 "AuthenticationEnabled": True, "RegisteredUsers": {"box": "s3cret"},
+                **orthanc_settings,
             }
         )
     )  # fmt: skip
@@ -56,6 +63,7 @@ def orthanc(tmp_path: Path) -> Iterator[tuple[int, Callable[[str], Any]]]:
         with urllib.request.urlopen(request, timeout=30) as answer:
             return json.load(answer)
 
+    get.base = f"http://127.0.0.1:{http}"  # type: ignore[attr-defined]
     get.url = f"http://127.0.0.1:{http}/dicom-web"  # type: ignore[attr-defined]
 
     wait_until(lambda: echo(host="127.0.0.1", port=dicom, called_ae=PACS, calling_ae=BOX, timeout_s=5).ok, "Orthanc")

@@ -5,10 +5,19 @@ from __future__ import annotations
 import os
 import shutil
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
 
+from appliance.dicom import procedure_steps
+from appliance.dicom.procedure_steps import (
+    PerformedSeries,
+    ProcedureStep,
+    ProcedureSteps,
+    StepExistsError,
+    StepStatus,
+)
 from appliance.dicom.spool import CloseReason, Room, Spool
 from appliance.reasons import ReasonCode
 from appliance.services import assemble
@@ -23,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from appliance.config import Settings
     from appliance.dicom.spool import AssociationFolder
     from appliance.store.database import Store
 
@@ -348,3 +358,158 @@ def test_a_receiver_that_died_is_closed_by_its_successor(assembler: Assembler, s
         assert spool.recover() == 1
     (scan_id,) = settle(assembler)
     assert store.scans.get(scan_id).completion_reason == "aborted+quiet"
+
+
+# --- procedure steps --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def patient_assembler(store: Store, scanner: Scanner) -> Assembler:
+    """Give one whose quiet time is never over in a test."""
+    return Assembler(store, scanner.root, quiet_s=3600.0, force_s=7200.0)
+
+
+@pytest.fixture
+def report(scanner: Scanner) -> Callable[..., None]:
+    """Report a procedure step as the DICOM port keeps it: ``report(status, series=images, …)``."""
+    steps = ProcedureSteps(scanner.root)
+    steps.make()
+
+    def change(status: str, uid: str = "1.9", **series: int | list[int]) -> None:
+        named = []
+        for name, numbers in series.items():
+            uid_of_series = name.strip("s").replace("_", ".")
+            images = range(1, numbers + 1) if isinstance(numbers, int) else numbers
+            named.append(PerformedSeries(uid_of_series, tuple(f"{uid_of_series}.{number}" for number in images)))
+        with suppress(StepExistsError):
+            steps.create(ProcedureStep(uid, "SCANNER", StepStatus.IN_PROGRESS, (), time.time()))
+        steps.change(uid, status=StepStatus(status), series=tuple(named), changed_at=time.time())
+
+    return change
+
+
+def test_a_completed_step_needs_no_quiet_time(
+    patient_assembler: Assembler, scanner: Scanner, store: Store, report: Callable[..., None]
+) -> None:
+    scanner.send("1.1", 3)
+    scanner.send("1.2", 2)
+    assert settle(patient_assembler) == []
+    report("COMPLETED", s1_1=3, s1_2=2)
+    scans = [store.scans.get(scan_id) for scan_id in settle(patient_assembler)]
+    assert {scan.series_instance_uid: scan.instances for scan in scans} == {"1.1": 3, "1.2": 2}
+    assert {scan.completion_reason for scan in scans} == {"mpps"}
+
+
+def test_a_completed_step_may_come_first(
+    patient_assembler: Assembler, scanner: Scanner, store: Store, report: Callable[..., None]
+) -> None:
+    report("COMPLETED", s1_1=3, s1_8=4)  # of the second series nothing ever comes
+    assert settle(patient_assembler) == []
+    scanner.send("1.1", 2)
+    assert settle(patient_assembler) == []
+    scanner.send("1.1", 1, first=3)
+    (scan_id,) = settle(patient_assembler)
+    assert (store.scans.get(scan_id).completion_reason, store.scans.get(scan_id).instances) == ("mpps", 3)
+
+
+def test_an_association_that_is_open_may_bring_more(
+    patient_assembler: Assembler, scanner: Scanner, report: Callable[..., None]
+) -> None:
+    folder = scanner.open()
+    for number in (1, 2):
+        folder.store(instance("1.1", number))
+    report("COMPLETED", s1_1=2)
+    assert settle(patient_assembler) == []
+    folder.close(CloseReason.RELEASED)
+    assert len(settle(patient_assembler)) == 1
+
+
+def test_images_that_a_completed_step_names_are_waited_for(
+    store: Store, scanner: Scanner, report: Callable[..., None], clock: Callable[[float], None]
+) -> None:
+    assembler = Assembler(store, scanner.root, quiet_s=15.0, force_s=600.0)
+    scanner.send("1.1", 3)
+    report("COMPLETED", s1_1=5)
+    settle(assembler)
+    clock(599.0)
+    assert settle(assembler) == []
+    clock(2.0)
+    (scan_id,) = settle(assembler)
+    assert (store.scans.get(scan_id).completion_reason, store.scans.get(scan_id).instances) == ("forced", 3)
+
+
+@pytest.mark.parametrize("status", ["IN PROGRESS", "DISCONTINUED"])
+def test_a_step_that_is_not_completed_changes_nothing(
+    store: Store, scanner: Scanner, report: Callable[..., None], clock: Callable[[float], None], status: str
+) -> None:
+    assembler = Assembler(store, scanner.root, quiet_s=15.0, force_s=600.0)
+    scanner.send("1.1", 3)
+    report(status, s1_1=3)
+    assert settle(assembler) == []
+    clock(16.0)
+    (scan_id,) = settle(assembler)
+    assert store.scans.get(scan_id).completion_reason == "released+quiet"
+
+
+def test_a_completed_step_that_names_no_images_says_nothing_of_them(
+    store: Store, scanner: Scanner, report: Callable[..., None], clock: Callable[[float], None]
+) -> None:
+    assembler = Assembler(store, scanner.root, quiet_s=15.0, force_s=600.0)
+    scanner.send("1.1", 1)
+    report("COMPLETED", s1_1=0)
+    assert settle(assembler) == []  # an association for each image: the first is closed, and more will come
+    clock(14.0)
+    scanner.send("1.1", 2, first=2)
+    assert settle(assembler) == []
+    clock(16.0)
+    assert len(settle(assembler)) == 1
+
+
+def test_a_second_step_that_goes_on_with_a_series_is_waited_for(
+    patient_assembler: Assembler, scanner: Scanner, report: Callable[..., None]
+) -> None:
+    scanner.send("1.1", 3)
+    report("COMPLETED", s1_1=3)
+    report("IN PROGRESS", uid="1.10", s1_1=[])
+    assert settle(patient_assembler) == []
+    report("COMPLETED", uid="1.10", s1_1=[4])
+    assert settle(patient_assembler) == []
+    scanner.send("1.1", 1, first=4)
+    assert len(settle(patient_assembler)) == 1
+
+
+def test_late_images_that_a_step_names_make_a_revision_at_once(
+    store: Store, scanner: Scanner, report: Callable[..., None], clock: Callable[[float], None]
+) -> None:
+    assembler = Assembler(store, scanner.root, quiet_s=15.0, force_s=600.0)
+    scanner.send("1.1", 3)
+    settle(assembler)
+    clock(16.0)
+    settle(assembler)
+    report("COMPLETED", s1_1=4)
+    scanner.send("1.1", 1, first=4)
+    (scan_id,) = settle(assembler)
+    scan = store.scans.get(scan_id)
+    assert (scan.revision, scan.completion_reason, scan.instances) == (2, "mpps", 4)
+
+
+def test_steps_are_found_again_after_the_database_was_lost(
+    settings: Settings, scanner: Scanner, report: Callable[..., None], tmp_path: Path
+) -> None:
+    report("COMPLETED", s1_1=2)
+    for number in range(2):
+        with open_database(tmp_path / f"{number}.db") as store:
+            assembler = Assembler(store, scanner.root, quiet_s=3600.0, force_s=7200.0)
+            if number == 0:
+                settle(assembler)
+                scanner.send("1.1", 2)
+            assert len(settle(assembler)) == 1
+
+
+def test_a_damaged_step_is_passed_over(
+    patient_assembler: Assembler, scanner: Scanner, report: Callable[..., None]
+) -> None:
+    report("COMPLETED", s1_1=2)
+    (scanner.root / procedure_steps.FOLDER / "damaged.json").write_text('{"status": "COMPL')
+    scanner.send("1.1", 2)
+    assert len(settle(patient_assembler)) == 1

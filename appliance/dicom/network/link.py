@@ -21,8 +21,10 @@ from appliance.tls import TlsFiles, client_context
 
 if TYPE_CHECKING:
     import threading
+    from collections.abc import Callable, Sequence
 
     from pynetdicom.association import Association
+    from pynetdicom.events import Event
     from pynetdicom.pdu_primitives import A_ASSOCIATE
     from pynetdicom.presentation import PresentationContext
     from pynetdicom.transport import AddressInformation
@@ -160,8 +162,29 @@ def associate(
     called_ae: str,
     tls: TlsFiles | None,
     stop: threading.Event | None = None,
+    *,
+    handlers: Sequence[tuple[Any, Callable[[Event], Any]]] = (),
+    negotiation: Sequence[Any] = (),
 ) -> Link | Failure:
-    """Open an association, or tell why not; nothing waits for an answer any more once ``stop`` is set."""
+    """Open an association, or tell why not.
+
+    Parameters
+    ----------
+    ae
+        From :func:`application_entity`.
+    contexts
+        What is proposed.
+    host, port, called_ae
+        The peer.
+    tls
+        Our TLS files; ``None`` speaks plain TCP.
+    stop
+        Once it is set nothing waits for an answer any more.
+    handlers
+        pynetdicom's events with who handles them.
+    negotiation
+        Extended negotiation items, such as a role selection (PS3.7 D.3.3.4).
+    """
     opened: list[bool] = []
     tls_args: Any = None if tls is None else (client_context(tls, compare_host_name=False), host)
     peer = node_name(called_ae, host, port)
@@ -172,7 +195,8 @@ def associate(
             contexts=contexts,
             ae_title=called_ae,
             tls_args=tls_args,
-            evt_handlers=[(evt.EVT_CONN_OPEN, lambda _: opened.append(True))],
+            ext_neg=list(negotiation),
+            evt_handlers=[(evt.EVT_CONN_OPEN, lambda _: opened.append(True)), *handlers],
         )
     except OSError:
         return Failure(f"{peer} cannot be found; check the host name, or write its IP address.", permanent=False)

@@ -33,7 +33,9 @@ STOPPING = Rejection(2, 3, 1, "the receiver is stopping")
 NO_REASON = Rejection(2, 1, 1, "the request could not be checked")
 
 
-def contexts_for(proposed: list[PresentationContext]) -> list[PresentationContext]:
+def contexts_for(
+    proposed: list[PresentationContext], services: frozenset[str] = frozenset()
+) -> list[PresentationContext]:
     """Decide on each proposed context and return what pynetdicom has to be told of that.
 
     Each context that can be accepted is left with the one transfer syntax chosen for it. pynetdicom knows its own
@@ -43,6 +45,8 @@ def contexts_for(proposed: list[PresentationContext]) -> list[PresentationContex
     ----------
     proposed
         Presentation contexts of the A-ASSOCIATE-RQ; narrowed in place.
+    services
+        SOP classes that are served besides Verification and Storage.
 
     Returns
     -------
@@ -52,17 +56,22 @@ def contexts_for(proposed: list[PresentationContext]) -> list[PresentationContex
     supported: dict[str, PresentationContext] = {}
     for context in proposed:
         abstract = str(context.abstract_syntax)
-        known = _known_syntaxes(abstract)
+        known = _known_syntaxes(abstract, services)
         if not known:
             continue
-        supported.setdefault(abstract, build_context(abstract, list(known)))
-        chosen = choose_transfer_syntax(abstract, [str(syntax) for syntax in context.transfer_syntax])
+        ours = supported.setdefault(abstract, build_context(abstract, list(known)))
+        if abstract == uids.STORAGE_COMMITMENT_PUSH_MODEL:
+            # The caller may also be the provider that reports to us (PS3.7 D.3.3.4).
+            ours.scu_role = ours.scp_role = True
+        chosen = choose_transfer_syntax(abstract, [str(syntax) for syntax in context.transfer_syntax], services)
         if chosen is not None:
             context.transfer_syntax = [UID(chosen)]
     return list(supported.values())
 
 
-def choose_transfer_syntax(sop_class_uid: str, proposed: list[str]) -> str | None:
+def choose_transfer_syntax(
+    sop_class_uid: str, proposed: list[str], services: frozenset[str] = frozenset()
+) -> str | None:
     """Choose how a class of objects is to be sent.
 
     The sender names first what it holds; taking that saves it a conversion. Only CT images must not come compressed
@@ -75,13 +84,15 @@ def choose_transfer_syntax(sop_class_uid: str, proposed: list[str]) -> str | Non
         Abstract syntax of the context.
     proposed
         Its transfer syntaxes, in the sender's order.
+    services
+        SOP classes that are served besides Verification and Storage.
 
     Returns
     -------
     str or None
         ``None`` when none of them is known here.
     """
-    known = _known_syntaxes(sop_class_uid)
+    known = _known_syntaxes(sop_class_uid, services)
     acceptable = [syntax for syntax in proposed if syntax in known]
     if is_ct_class(sop_class_uid):
         # Sorting keeps the sender's order among equals.
@@ -89,7 +100,7 @@ def choose_transfer_syntax(sop_class_uid: str, proposed: list[str]) -> str | Non
     return acceptable[0] if acceptable else None
 
 
-def _known_syntaxes(sop_class_uid: str) -> tuple[str, ...]:
-    if sop_class_uid == uids.VERIFICATION:
+def _known_syntaxes(sop_class_uid: str, services: frozenset[str]) -> tuple[str, ...]:
+    if sop_class_uid == uids.VERIFICATION or sop_class_uid in services:
         return (uids.IMPLICIT_VR_LITTLE_ENDIAN, uids.EXPLICIT_VR_LITTLE_ENDIAN)
     return tuple(RECEIVED_TRANSFER_SYNTAXES) if is_storage_class(sop_class_uid) else ()

@@ -29,13 +29,12 @@ from appliance.dicom.network.negotiation import (
     Rejection,
     contexts_for,
 )
+from appliance.dicom.network.normalized_services import NormalizedServices
 from appliance.dicom.network.sender import echo
 from appliance.dicom.network.storage_service import Dimse
 from appliance.dicom.network.wire import Connection, Server, Socket
 from appliance.dicom.spool import CloseReason, Spool, SpoolError
-from appliance.dicom.uids import (
-    VERIFICATION,
-)
+from appliance.dicom.uids import VERIFICATION
 from appliance.durable import free_bytes
 from appliance.tls import server_context
 
@@ -85,7 +84,7 @@ class ReceiverStatistics:
 
 
 class Receiver:
-    """Storage and Verification SCP (PS3.4 Annexes A and B) that writes into a spool.
+    """SCP of Storage, Verification, procedure steps and commitment (PS3.4 A, B, F, J) that writes into a spool.
 
     Parameters
     ----------
@@ -93,6 +92,8 @@ class Receiver:
         The ``receive`` section of the configuration.
     spool
         Root of the spool; see :mod:`appliance.dicom.spool`.
+    takes_reports
+        Whether this box asks others for storage commitment, so that they may report to it here.
     free_space
         Returns the free bytes at a path.
 
@@ -103,10 +104,16 @@ class Receiver:
     """
 
     def __init__(
-        self, settings: ReceiveSettings, spool: Path, *, free_space: Callable[[Path], int] = free_bytes
+        self,
+        settings: ReceiveSettings,
+        spool: Path,
+        *,
+        takes_reports: bool = False,
+        free_space: Callable[[Path], int] = free_bytes,
     ) -> None:
         self._settings = settings
         self._spool_root = spool
+        self._services = NormalizedServices(settings, spool, takes_reports=takes_reports, has_room=self._has_room)
         self._allowed = AllowList.from_peers(settings.peers)
         self._tls = None if settings.tls is None else server_context(settings.tls)
         self._limits = Limits(
@@ -137,6 +144,7 @@ class Receiver:
         self._spool = Spool(self._spool_root)
         try:
             recovered = self._spool.recover()
+            self._services.make()
             self._server = self._listen()
         except OSError as error:
             self._spool.close()
@@ -333,14 +341,19 @@ class Receiver:
             self._open[association] = intake
         self._tally.add(associations=int(not is_self_test))
         cast("Socket", association.dul.socket).admitted = True
-        association.acceptor.supported_contexts = contexts_for(request.presentation_context_definition_list)
+        services = frozenset() if is_self_test else self._services.classes
+        association.acceptor.supported_contexts = contexts_for(request.presentation_context_definition_list, services)
         association.dimse = Dimse(
             association,
             largest_instance_bytes=self._limits.instance_bytes,
             store=intake.store,
             refuse=intake.refuse,
         )
+        self._services.bind(association, calling, address)
         return None
+
+    def _has_room(self) -> bool:
+        return self._limits.free_bytes() >= self._limits.reserve_bytes
 
     # --- the end of an association ------------------------------------------------------------------------
 

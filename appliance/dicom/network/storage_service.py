@@ -7,14 +7,16 @@ more time on the answer than the disk does on the image.
 
 from __future__ import annotations
 
+import itertools
 import queue
 import struct
+import threading
 from dataclasses import dataclass
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from pynetdicom.dimse import DIMSEServiceProvider
-from pynetdicom.dimse_primitives import C_STORE
+from pynetdicom.dimse_primitives import C_STORE, N_EVENT_REPORT
 from pynetdicom.pdu_primitives import P_DATA
 
 if TYPE_CHECKING:
@@ -126,7 +128,50 @@ class Dimse(DIMSEServiceProvider):
         self._store = store
         self._refuse = refuse
         self._contexts: dict[int, PresentationContext] | None = None
+        # The pieces of one message must not come between those of another (PS3.8 Annex E), and reports are sent from a
+        # thread of their own.
+        self._sending = threading.Lock()
+        self._numbers = itertools.count(1)
+        self._reported: dict[int, queue.SimpleQueue[int | None]] = {}
         self.msg_queue = _MessageQueue(self._take)
+
+    def new_message_id(self) -> int:
+        """Return a Message ID for a request of our own."""
+        return next(self._numbers) & 0xFFFF
+
+    def send_msg(self, primitive: Any, context_id: int) -> None:
+        """Send a message, all of its pieces together."""
+        with self._sending:
+            super().send_msg(primitive, context_id)
+
+    def report(self, request: N_EVENT_REPORT, context_id: int, *, within_s: float) -> int | None:
+        """Send a report and return the status it was answered with; ``None`` when it was not answered in time.
+
+        pynetdicom's own way stops the association's loop, and for ever when the peer ends the association meanwhile.
+
+        Parameters
+        ----------
+        request
+            With a Message ID of :meth:`new_message_id`.
+        context_id
+            Its presentation context.
+        within_s
+            How long to wait.
+        """
+        answered: queue.SimpleQueue[int | None] = queue.SimpleQueue()
+        number = cast("int", request.MessageID)
+        self._reported[number] = answered
+        try:
+            self.send_msg(request, context_id)
+            for _ in range(round(within_s / _LONGEST_WAIT_S)):
+                try:
+                    return answered.get(timeout=_LONGEST_WAIT_S)
+                except queue.Empty:
+                    if not self.assoc.is_established:
+                        return None
+        finally:
+            del self._reported[number]
+        return None
 
     def receive_primitive(self, primitive: P_DATA) -> None:
         """Take the next piece of a message (PS3.8 Annex E)."""
@@ -149,6 +194,11 @@ class Dimse(DIMSEServiceProvider):
 
     def _take(self, context_id: int | None, message: Any) -> bool:
         """Serve a C-STORE request; return ``False`` for what pynetdicom is to deal with."""
+        if isinstance(message, N_EVENT_REPORT) and message.MessageIDBeingRespondedTo is not None:
+            answered = self._reported.get(message.MessageIDBeingRespondedTo)
+            if answered is not None:
+                answered.put(message.Status)
+            return True
         if context_id is None or not isinstance(message, C_STORE) or message.MessageID is None:
             return False
         if self._contexts is None:
@@ -161,7 +211,8 @@ class Dimse(DIMSEServiceProvider):
         response.presentation_data_value_list.append(
             (context_id, _LAST_COMMAND_FRAGMENT + encode_response(message, answer))
         )
-        self.dul.send_pdu(response)
+        with self._sending:
+            self.dul.send_pdu(response)
         return True
 
     def _serve(self, request: C_STORE, context: PresentationContext) -> StoreAnswer:
