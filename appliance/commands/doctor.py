@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 import ssl
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import UTC, datetime
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from appliance.commands.doctor_checks import Check, Verdict
+from appliance.commands.doctor_commitment import commitment
 from appliance.errors import ApplianceError
 
 if TYPE_CHECKING:
@@ -21,36 +22,6 @@ if TYPE_CHECKING:
 _EXPIRY_WARNING_DAYS = 60
 _CLOCK_TOLERANCE_S = 5.0
 _LEAST_MEMORY_MIB = 7000.0  # a box is sold with 8 GiB
-
-
-class Verdict(StrEnum):
-    """How a check ended."""
-
-    OK = "ok"
-    WARNING = "warning"
-    PROBLEM = "problem"
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One line.
-
-    Attributes
-    ----------
-    name
-        What was looked at.
-    verdict
-        How it is.
-    text
-        What was seen.
-    fix
-        What to do; empty when all is well.
-    """
-
-    name: str
-    verdict: Verdict
-    text: str
-    fix: str = ""
 
 
 def run(settings: Settings, *, as_json: bool) -> int:
@@ -346,6 +317,7 @@ _EXAMINATIONS: tuple[Callable[[Settings], Iterator[Check]], ...] = (
     _packs,
     _destinations,
     _board,
+    commitment,
     _broker,
     _certificates,
 )

@@ -7,6 +7,7 @@ import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from appliance.dicom.procedure_steps import StepStatus
 from appliance.errors import ConfigurationError
 from appliance.results.table import print_report, sentences, title_of
 from appliance.screenings.registry import screenings
@@ -66,6 +67,7 @@ def explain(settings: Settings, reference: str) -> int:
             lines = [f"Scan {scan.id}, revision {scan.revision}, {scan.instances} images: {_where(scan)}."]
             if scan.completion_reason:
                 lines.append(f"The series was taken as complete because: {scan.completion_reason}.")
+            lines += _step_sentences(store, scan)
             lines += _delivery_sentences(store, scan)
             result = store.results.get(scan.id)
             if result is not None:
@@ -104,11 +106,21 @@ def print_scan(store: Store, scan: ScanRow, console: Console) -> None:
 
     where = escape(_where(scan))
     console.print(f"[bold]Scan {scan.id}[/], revision {scan.revision}, {scan.instances} images: {where}")
-    for line in _delivery_sentences(store, scan):
+    for line in (*_step_sentences(store, scan), *_delivery_sentences(store, scan)):
         console.print(escape(line))
     result = store.results.get(scan.id)
     if result is not None:
         print_report(result.report, console)
+
+
+def _step_sentences(store: Store, scan: ScanRow) -> list[str]:
+    """Return what the scanner has said of the series, in a sentence; nothing where it has said nothing of use."""
+    signal = store.procedure_steps.signal(scan.series_instance_uid)
+    if StepStatus.DISCONTINUED in signal.statuses:
+        return ["The scanner reported the examination as discontinued; the series may not be whole."]
+    if signal.missing and signal.tells_when_complete:
+        return [f"The scanner reported {signal.named} images of this series as made; {signal.missing} are not here."]
+    return []
 
 
 def _delivery_sentences(store: Store, scan: ScanRow) -> list[str]:
@@ -185,6 +197,12 @@ def _document(store: Store, scan: ScanRow) -> dict[str, Any]:
     document["state"] = scan.state.value
     document["reason"] = scan.reason.to_json() if scan.reason is not None else None
     document["missing_objects"] = [asdict(item) for item in store.results.missing(scan.id)]
+    signal = store.procedure_steps.signal(scan.series_instance_uid)
+    document["procedure_step"] = {
+        "statuses": sorted(status.value for status in signal.statuses),
+        "images_named": signal.named,
+        "images_missing": signal.missing,
+    }
     document["deliveries"] = [
         {
             "destination": entry.destination,

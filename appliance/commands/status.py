@@ -58,7 +58,7 @@ def run(settings: Settings, *, as_json: bool) -> int:
 
     configure("error", "text")  # what a log line would say is on the screen anyway
     health = measure(settings, packs=installed_packs(settings))
-    scans, deliveries = _last_scans(settings), _deliveries(settings)
+    scans, deliveries, asking = _last_scans(settings), _deliveries(settings), _asking(settings)
     alerts, alert_words = _alerts(settings)
     hindrance = (read_heartbeat(settings.box.state_directory, "work") or {}).get("problem")
     condition = Condition.DEGRADED if hindrance and health.condition is Condition.HEALTHY else health.condition
@@ -68,11 +68,13 @@ def run(settings: Settings, *, as_json: bool) -> int:
             "work_problem": hindrance,
             "alerts": alerts,
             "deliveries": deliveries,
+            "commitment_requests": asking,
             "scans": scans,
         }
         print(json.dumps(document, indent=1, ensure_ascii=False))  # noqa: T201
     else:
-        _print(health, condition, hindrance, scans, [alert_words, *map(_delivery_words, deliveries)])
+        lines = [alert_words, *map(_delivery_words, deliveries), *map(_asking_words, asking)]
+        _print(health, condition, hindrance, scans, lines)
     return _EXIT[condition]
 
 
@@ -120,6 +122,17 @@ def _alerts(settings: Settings) -> tuple[dict[str, Any] | None, str]:
             return document, f"alerts: {words}"
     except StoreError:
         return None, "alerts: not known"
+
+
+def _asking(settings: Settings) -> list[dict[str, Any]]:
+    from appliance.errors import StoreError
+    from appliance.store.database import open_database
+
+    try:
+        with open_database(settings.box.database, read_only=True) as store:
+            return [asdict(peer) for peer in store.commitment_requests.peers(since=time.time() - 86400.0)]
+    except StoreError:
+        return []
 
 
 def _print(
@@ -178,6 +191,13 @@ def _delivery_words(row: dict[str, Any]) -> str:
         parts.append(f"{row['parked']} parked")
     why = f": {row['reason']}" if row["reason"] else ""
     return f"delivery to {row['name']}: {', '.join(parts)}{why}"
+
+
+def _asking_words(row: dict[str, Any]) -> str:
+    counts = {"waiting for their report": row["waiting"], "reported": row["reported"], "given up": row["given_up"]}
+    told = ", ".join(f"{number} {words}" for words, number in counts.items() if number)
+    why = row["reason"] or "this box is no archive; clear the setting for storage commitment there"
+    return f"storage commitment asked by {row['ae_title']} in the last day: {told}: {why}"
 
 
 def _print_queue(health: Health, console: Console) -> None:

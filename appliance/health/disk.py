@@ -2,7 +2,8 @@
 
 Only images of finished scans and set-aside objects are ever deleted, whole associations at a time, oldest first;
 results stay, and the images of a failed scan keep their time whatever happens. When nothing may be deleted any more and
-the disk is still short, the DICOM port's own reserve refuses new scans.
+the disk is still short, the DICOM port's own reserve refuses new scans. What scanners have reported and asked is
+forgotten after a month.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from appliance.dicom import spool
+from appliance.dicom import procedure_steps, spool
 from appliance.durable import free_bytes
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ log = structlog.get_logger()
 
 _DAY_S = 86400.0
 _MIB = 1024 * 1024
+MESSAGES_KEPT_S = 30 * _DAY_S
+"""So long a procedure step may be changed by its scanner, and a storage commitment that was asked is known."""
 # A folder is moved here first, in one step, so that nobody ever reads half of an association.
 _GOING = "going"
 
@@ -91,6 +94,10 @@ class DiskKeeper:
         """
         moment = time.time() if now is None else now
         self._finish_deleting()
+        # The file first: a row without one is harmless, a file without its row would be indexed again.
+        procedure_steps.forget(self._spool, changed_before=moment - MESSAGES_KEPT_S)
+        store.procedure_steps.forget(changed_before=moment - MESSAGES_KEPT_S)
+        store.commitment_requests.forget(finished_before=moment - MESSAGES_KEPT_S)
         associations = self._prune(store, moment, early=False)
         set_aside = self._drop_aside(moment - self._retention.set_aside_days * _DAY_S, early=False)
         early_aside = self._drop_aside(moment, early=True)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import threading
 import time
+import urllib.request
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -27,7 +29,8 @@ from appliance.dicom.uids import STORAGE_COMMITMENT_PUSH_MODEL as PUSH
 from appliance.dicom.uids import STORAGE_COMMITMENT_PUSH_MODEL_INSTANCE as WELL_KNOWN
 from appliance.services.assemble import Assembler
 from appliance.store.commitment_requests import RequestState
-from tests.delivery.conftest import BOX, free_port, wait_until
+from tests.delivery.conftest import BOX, PACS, free_port, wait_until
+from tests.delivery.test_real_peers import orthanc
 from tests.receive.conftest import make_instance, make_series
 from tests.receive.test_commitment_requests import reference
 
@@ -36,6 +39,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from appliance.store.database import Store
+
+__all__ = ["orthanc"]  # a fixture
 
 SCANNER = "CT1"
 TRANSACTION = "2.25.4711"
@@ -342,3 +347,39 @@ def test_a_transaction_that_was_answered_may_be_asked_again(box: Box, scanner: S
     assert len(scanner.reports) == 2
     assert box.store.commitment_requests.forget(finished_before=time.time() + 1) == 2
     assert box.rows() == []
+
+
+# --- a real one that asks ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def box_port() -> int:
+    return free_port()
+
+
+@pytest.fixture
+def orthanc_settings(box_port: int) -> dict[str, Any]:
+    """Let Orthanc know the box, so that it can ask it."""
+    known = {"AET": BOX, "Host": "127.0.0.1", "Port": box_port, "AllowStorageCommitment": True}
+    return {"DicomModalities": {"box": known}}
+
+
+@pytest.mark.slow
+def test_orthanc_asks_and_is_told(store: Store, tmp_path: Path, box_port: int, orthanc: Any) -> None:
+    port, get = orthanc
+    peer = {"ae_title": PACS, "address": "127.0.0.1", "port": port}
+    settings = ReceiveSettings.model_validate(
+        {"address": "127.0.0.1", "port": box_port, "ae_title": BOX, "disk_reserve_mib": 0, "peers": [peer]}
+    )
+    box = Box(store, tmp_path / "state" / "spool", settings, window_s=0.0)
+    with box.receiver:
+        body = json.dumps({"DicomInstances": [[CTImageStorage, "1.2.3.4"]]}).encode()
+        request = urllib.request.Request(f"{get.base}/modalities/box/storage-commitment", data=body)
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            path = json.load(answer)["Path"]
+        wait_until(lambda: box.round() or get(path)["Status"] != "Pending", "Orthanc to have the report")
+        report = get(path)
+    assert report["Status"] == "Failure"
+    (failure,) = report["Failures"]
+    assert (failure["SOPInstanceUID"], failure["FailureReason"]) == ("1.2.3.4", 0x0112)
+    assert [row.state for row in box.rows()] == [RequestState.REPORTED]

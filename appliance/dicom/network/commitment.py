@@ -147,6 +147,28 @@ def ask(
     return answer
 
 
+def offered(node: CommitmentNode) -> CommitmentAnswer:
+    """Find out whether a PACS offers storage commitment to us, without asking it for any.
+
+    Parameters
+    ----------
+    node
+        The PACS.
+
+    Returns
+    -------
+    CommitmentAnswer
+        Without a problem when it does; nothing is raised for what the network or the peer does wrong.
+    """
+    entity = application_entity(node.calling_ae, node.timeout_s)
+    context = build_context(uids.STORAGE_COMMITMENT_PUSH_MODEL)
+    link = associate(entity, [context], node.host, node.port, node.called_ae, node.tls)
+    if isinstance(link, Failure):
+        return CommitmentAnswer(None, link.problem, link.permanent, link.obstacle)
+    with link:
+        return CommitmentAnswer(None)
+
+
 def tell(report: CommitmentReport, node: CommitmentNode, stop: threading.Event) -> CommitmentAnswer:
     """Report with N-EVENT-REPORT on an association of our own, as its provider (PS3.4 J.3.3, PS3.7 D.3.3.4).
 
