@@ -29,6 +29,7 @@ _EXAMPLES: dict[str, Any] = {
     "receive.peers.name": "ct-1",
     "receive.peers.ae_title": "CT1",
     "receive.peers.address": "10.1.2.3",
+    "receive.peers.port": 11112,
     "receive.tls.certificate": "/etc/appliance/dicom.crt",
     "receive.tls.private_key": "/etc/appliance/dicom.key",
     "receive.tls.trusted": "/etc/appliance/dicom-trusted.pem",

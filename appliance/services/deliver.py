@@ -97,8 +97,9 @@ def _routes(settings: Settings, stop: threading.Event) -> list[_Route]:
 
 
 def _shipment(results: Path, carrier: Carrier, spool: CommitmentSpool, store: Store, stop: threading.Event) -> Errand:
-    asked = isinstance(carrier, CStoreCarrier) and carrier.node.commitment
-    committer = Committer(store, carrier.node, spool, stop) if asked else None
+    committer = None
+    if isinstance(carrier, CStoreCarrier) and carrier.node.commitment:
+        committer = Committer(store, carrier.node, spool, stop)
     return Shipment(store, results, carrier, stop, committer=committer)
 
 

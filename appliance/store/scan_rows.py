@@ -22,7 +22,8 @@ class ScanRow:
     revision
         1, and one more for each time that instances came after the series was complete.
     state, completion_reason
-        Where it stands; why it was taken to be complete: ``released+quiet``, ``aborted+quiet`` or ``forced``.
+        Where it stands; why it was taken to be complete: ``released+quiet``, ``aborted+quiet``, ``mpps`` or
+        ``forced``.
     reason_code, reason_text
         Why it was refused, failed or parked.
     instances

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import json
+import time
+import tomllib
 
 import pytest
+from pynetdicom import AE
 
+from appliance.commands.doctor_commitment import commitment
 from appliance.config import Settings
+from appliance.dicom.commitment_spool import CommitmentRequest, ReferencedInstance
+from appliance.dicom.procedure_steps import PerformedSeries, ProcedureStep, StepStatus
 from appliance.reasons import Reason, ReasonCode
 from appliance.services.lifecycle import Heartbeat
 from appliance.store.database import open_database
@@ -140,6 +146,58 @@ def test_doctor_runs_the_packs_own_test(run, box):
     checks = json.loads(run("doctor", "--json", "--config", box[0]).output)
     (pack,) = (check for check in checks if check["name"].startswith("pack "))
     assert pack["verdict"] == "ok", pack
+
+
+def reported(store, status, images):
+    series = (PerformedSeries("1.2.2.3", images),)
+    store.procedure_steps.put(ProcedureStep("1.9", "CT1", status, series, 1_700_000_000.0))
+
+
+def test_explain_tells_what_the_scanner_reported(run, box):
+    with open_database(box[1] / "appliance.db") as store:
+        reported(store, StepStatus.DISCONTINUED, ())
+    assert "discontinued" in run("explain", "3", "--config", box[0]).output
+    with open_database(box[1] / "appliance.db") as store:
+        reported(store, StepStatus.COMPLETED, ("1.2.2.3.1", "1.2.2.3.2"))
+    assert "2 images of this series as made; 2 are not here" in run("explain", "3", "--config", box[0]).output
+    document = json.loads(run("results", "3", "--json", "--config", box[0]).output)
+    assert document["procedure_step"] == {"statuses": ["COMPLETED"], "images_named": 2, "images_missing": 2}
+    assert "scanner reported" not in run("explain", "1", "--config", box[0]).output
+
+
+def test_who_asks_for_storage_commitment_is_told_with_what_to_change(run, box):
+    with open_database(box[1] / "appliance.db") as store:
+        request = CommitmentRequest("x", "CT7", "10.1.2.3", "2.25.1", (ReferencedInstance("1", "1.1"),), time.time())
+        store.commitment_requests.put(request, duplicate_failure=0x0131)
+    told = " ".join(run("status", "--config", box[0]).output.split())
+    assert "storage commitment asked by CT7 in the last day: 1 waiting for their report" in told
+    (row,) = json.loads(run("status", "--json", "--config", box[0]).output)["commitment_requests"]
+    assert (row["ae_title"], row["waiting"]) == ("CT7", 1)
+    checks = {check["name"]: check for check in json.loads(run("doctor", "--json", "--config", box[0]).output)}
+    assert checks["sender CT7"]["verdict"] == "warning"
+    assert "clear the setting for storage commitment of APPLIANCE there" in checks["sender CT7"]["fix"]
+
+
+@pytest.mark.parametrize(
+    ("offers", "peers", "verdict", "words"),
+    [
+        (True, '[{ae_title = "PACS", address = "127.0.0.1"}]', "ok", "offered"),
+        (True, "[]", "problem", "add ae_title PACS"),
+        (False, "[]", "problem", "commitment = false"),
+    ],
+)
+def test_the_doctor_looks_whether_a_pacs_commits(tmp_path, offers, peers, verdict, words):
+    ae = AE(ae_title="PACS")
+    ae.add_supported_context("1.2.840.10008.1.20.1" if offers else "1.2.840.10008.1.1")
+    server = ae.start_server(("127.0.0.1", 0), block=False)
+    settings = tomllib.loads(
+        f'[receive]\npeers = {peers}\n[box]\nstate_directory = "{tmp_path}"\n[[deliver.destinations]]\nname = "pacs"\n'
+        f'ae_title = "PACS"\naddress = "127.0.0.1"\nport = {server.server_address[1]}\ncommitment = true\n'
+    )
+    (check,) = commitment(Settings.model_validate(settings))
+    server.shutdown()
+    assert check.verdict.value == verdict
+    assert words in f"{check.text} {check.fix}"
 
 
 def test_a_wrong_configuration_names_key_value_and_what_is_allowed(run, tmp_path):

@@ -355,7 +355,9 @@ def test_orthanc_commits_and_what_it_lost_is_sent_again(
     delivery.courier.round()
     delivery.shipment._committer = delivery.committer
     instance = get("/instances")[0]
-    request = urllib.request.Request(f"{get.base}/instances/{instance}", method="DELETE", headers={"Authorization": BASIC})
+    request = urllib.request.Request(
+        f"{get.base}/instances/{instance}", method="DELETE", headers={"Authorization": BASIC}
+    )
     urllib.request.urlopen(request, timeout=30).close()
     assert len(held(get)) == len(uids) - 1
     (entry,) = store.outbox.of_scan(lost)

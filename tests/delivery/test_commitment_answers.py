@@ -30,7 +30,7 @@ from appliance.dicom.uids import STORAGE_COMMITMENT_PUSH_MODEL_INSTANCE as WELL_
 from appliance.services.assemble import Assembler
 from appliance.store.commitment_requests import RequestState
 from tests.delivery.conftest import BOX, PACS, free_port, wait_until
-from tests.delivery.test_real_peers import orthanc
+from tests.delivery.test_real_peers import BASIC, orthanc
 from tests.receive.conftest import make_instance, make_series
 from tests.receive.test_commitment_requests import reference
 
@@ -374,7 +374,9 @@ def test_orthanc_asks_and_is_told(store: Store, tmp_path: Path, box_port: int, o
     box = Box(store, tmp_path / "state" / "spool", settings, window_s=0.0)
     with box.receiver:
         body = json.dumps({"DicomInstances": [[CTImageStorage, "1.2.3.4"]]}).encode()
-        request = urllib.request.Request(f"{get.base}/modalities/box/storage-commitment", data=body)
+        request = urllib.request.Request(
+            f"{get.base}/modalities/box/storage-commitment", data=body, headers={"Authorization": BASIC}
+        )
         with urllib.request.urlopen(request, timeout=60) as answer:
             path = json.load(answer)["Path"]
         wait_until(lambda: box.round() or get(path)["Status"] != "Pending", "Orthanc to have the report")

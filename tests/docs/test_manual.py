@@ -100,7 +100,7 @@ def test_links_within_the_manual_lead_somewhere():
 
 
 def test_every_transfer_syntax_and_status_is_in_the_manual():
-    from appliance.dicom.network import negotiation, storage_service
+    from appliance.dicom.network import commitment_data, negotiation, normalized_messages, storage_service
     from appliance.dicom.network.transfer_syntaxes import RECEIVED_TRANSFER_SYNTAXES
 
     text = page("dicom.md")
@@ -111,6 +111,13 @@ def test_every_transfer_syntax_and_status_is_in_the_manual():
     assert len(statuses) >= 3
     for status in statuses:
         assert f"`0x{status:04X}`" in text
+    public = {name: value for name, value in vars(normalized_messages).items() if name.isupper() and name[0] != "_"}
+    codes = [value for value in public.values() if isinstance(value, int) and value <= 0xFFFF]
+    assert len(codes) >= 10
+    for code in [*codes, *commitment_data.FAILURE_WORDS]:
+        assert f"`0x{code:04X}`" in text
+    for code in codes:
+        assert f"`0x{code:04X}`" in page("conformance.md")
     for rejection in vars(negotiation).values():
         if isinstance(rejection, negotiation.Rejection):
             source = {1: "user", 3: "presentation"}[rejection.source]

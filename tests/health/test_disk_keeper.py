@@ -1,14 +1,18 @@
 """Retention on a real spool and a real database."""
 
+import os
 import time
 from datetime import UTC, datetime
 
 import pytest
 
 from appliance.config import RetentionSettings
-from appliance.dicom import spool
+from appliance.dicom import procedure_steps, spool
+from appliance.dicom.commitment_spool import CommitmentRequest, ReferencedInstance
+from appliance.dicom.procedure_steps import PerformedSeries, ProcedureStep, ProcedureSteps, StepStatus
 from appliance.health.disk import DiskKeeper, Swept
 from appliance.reasons import Reason, ReasonCode
+from appliance.store.commitment_requests import RequestState
 from appliance.store.database import open_database
 from appliance.store.instances import InstanceIdentity, SpooledInstance
 from appliance.store.lifecycle import ScanState
@@ -156,3 +160,25 @@ def test_a_folder_that_is_gone_already_is_marked(spooled):
     path.rmdir()
     assert spooled.sweep() == Swept(associations=1)
     assert spooled.store.associations.all() == []
+
+
+def test_what_scanners_reported_and_asked_is_forgotten_after_a_month(spooled):
+    steps = ProcedureSteps(spooled.root)
+    steps.make()
+    for uid, age_days in (("1.1", 31), ("1.2", 29)):
+        at = NOW - age_days * DAY_S
+        step = ProcedureStep(uid, "CT1", StepStatus.COMPLETED, (PerformedSeries("1.9", ("1.9.1",)),), at)
+        steps.create(step)
+        spooled.store.procedure_steps.put(step)
+        request = CommitmentRequest(uid, "CT1", "127.0.0.1", uid, (ReferencedInstance("1", "1.9.1", 274),), at)
+        spooled.store.commitment_requests.put(request, duplicate_failure=305)
+        spooled.store.commitment_requests.decide(uid, request.instances, report_at=at)
+        spooled.store.commitment_requests.finish(uid, RequestState.REPORTED, at=at)
+    for path, _ in procedure_steps.files(spooled.root):
+        at = procedure_steps.read(path).changed_at
+        os.utime(path, (at, at))
+    spooled.sweep()
+    assert [procedure_steps.read(path).sop_instance_uid for path, _ in procedure_steps.files(spooled.root)] == ["1.2"]
+    assert spooled.store.procedure_steps.counts() == {StepStatus.COMPLETED: 1}
+    assert spooled.store.procedure_steps.signal("1.9").named == 1
+    assert [spooled.store.commitment_requests.get(uid) is not None for uid in ("1.1", "1.2")] == [False, True]

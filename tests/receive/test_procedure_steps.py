@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import random
+import subprocess
+import sys
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -11,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from pydicom.dataset import Dataset
 from pydicom.uid import CTImageStorage, ImplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
+from pynetdicom import AE
 from pynetdicom.dimse_primitives import N_CREATE
 from pynetdicom.presentation import build_context
 
@@ -19,6 +23,8 @@ from appliance.dicom.network.link import Link, application_entity
 from appliance.dicom.network.link import associate as open_association
 from appliance.dicom.procedure_steps import PerformedSeries, ProcedureStep, StepStatus
 from appliance.dicom.uids import MODALITY_PERFORMED_PROCEDURE_STEP as MPPS
+from appliance.dicom.uids import STORAGE_COMMITMENT_PUSH_MODEL as PUSH
+from appliance.dicom.uids import STORAGE_COMMITMENT_PUSH_MODEL_INSTANCE as WELL_KNOWN
 from tests.receive.conftest import CALLED, SENDER, associate, eventually
 from tests.receive.test_power_cut import service
 
@@ -222,6 +228,43 @@ def test_nothing_of_the_patient_is_kept(scanner: Association, spool: Path) -> No
     for path in (spool / procedure_steps.FOLDER).iterdir():
         assert "canary" not in path.read_text().lower()
         assert "1.2.3" not in path.name
+
+
+def test_nothing_of_the_patient_is_in_the_log(tmp_path: Path) -> None:
+    config, log = tmp_path / "box.toml", tmp_path / "log"
+    config.write_text(
+        f'[box]\nstate_directory = "{tmp_path}/state"\n[receive]\naddress = "127.0.0.1"\nport = 0\n'
+        f'disk_reserve_mib = 0\npeers = [{{ ae_title = "{SENDER}", address = "127.0.0.1" }}]\n'
+    )
+    heartbeat = tmp_path / "state" / "run" / "receive.json"
+    with log.open("w") as stream:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "appliance", "receive", "--config", str(config)], stderr=stream
+        )
+        try:
+            eventually(heartbeat.exists, 60)
+            ae = AE(ae_title=SENDER)
+            for uid in (MPPS, PUSH):
+                ae.add_requested_context(uid, ImplicitVRLittleEndian)
+            port = int(json.loads(heartbeat.read_text())["port"])
+            association = ae.associate("127.0.0.1", port, ae_title=CALLED)
+            answers = [
+                create(association, "1.2.826.3.1", in_progress()),
+                create(association, "1.2.826.3.1", in_progress()),
+                create(association, "1.2.826.3.2", in_progress(PerformedProcedureStepStatus="CANARY")),
+                change(association, "1.2.826.3.1", ended(s1_2_826_5=["1.2.826.5.1"])),
+                association.send_n_action(in_progress(TransactionUID="CANARY"), 1, PUSH, WELL_KNOWN)[0],
+            ]
+            association.release()
+        finally:
+            process.terminate()
+            process.wait(30)
+    assert [answer.Status for answer in answers] == [0x0000, 0x0111, 0x0106, 0x0000, 0x0115]
+    written = log.read_text().lower()
+    assert "procedure_step" in written
+    assert "canary" not in written
+    assert "1.2.826" not in written
+    assert not any("canary" in str(answer).lower() for answer in answers)
 
 
 def test_two_that_change_the_same_step_do_not_undo_each_other(receiver: Receiver, spool: Path) -> None:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 from appliance.store.alerts import AlertState
 from appliance.store.announcements import AlertStep, CommandOutcome
+from appliance.store.commitment_requests import RequestState
+from appliance.store.commitments import CommitmentState
 from appliance.store.instances import Disposition
 from appliance.store.lifecycle import TRANSITIONS
 from appliance.store.outbox import OutboxState
@@ -36,8 +38,9 @@ def test_every_table_is_in_the_manual_with_its_columns(store: Store) -> None:
     assert set(documented) == set(tables)
     for name, columns in tables.items():
         assert columns <= documented[name]
-        values = {value for kind in (Disposition, OutboxState, AlertState, AlertStep, CommandOutcome) for value in kind}
-        assert documented[name] - columns <= values | {"released+quiet", "aborted+quiet", "forced"}
+        kinds = (Disposition, OutboxState, AlertState, AlertStep, CommandOutcome, RequestState, CommitmentState)
+        values = {value for kind in kinds for value in kind}
+        assert documented[name] - columns <= values | {"released+quiet", "aborted+quiet", "mpps", "forced"}
 
 
 def test_the_table_of_transitions_is_in_the_manual() -> None:

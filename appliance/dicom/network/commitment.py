@@ -14,6 +14,7 @@ from appliance.dicom import uids
 from appliance.dicom.network.commitment_data import FAILURES_EXIST, SUCCESSFUL, report_data, request_data
 from appliance.dicom.network.commitment_service import served_report
 from appliance.dicom.network.link import Failure, Obstacle, application_entity, associate, node_name
+from appliance.foreign_text import one_line
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -212,7 +213,7 @@ def _judged(response: Dataset, node: CommitmentNode) -> CommitmentAnswer:
     # PS3.7 Annex C: 0x0107 and 0x0116 are warnings.
     if status in {0x0000, 0x0107, 0x0116}:
         return CommitmentAnswer(status)
-    comment = str(response.get("ErrorComment", "")).strip()
+    comment = one_line(str(response.get("ErrorComment", "")))
     said = f": {comment}" if comment else ""
     return CommitmentAnswer(
         status, f"{node.name} answered 0x{status:04X}{said}.", status not in {0x0110, 0x0213}, Obstacle.STATUS
