@@ -253,7 +253,7 @@ def test_nothing_of_the_patient_is_in_the_log(tmp_path: Path) -> None:
                 create(association, "1.2.826.3.1", in_progress()),
                 create(association, "1.2.826.3.2", in_progress(PerformedProcedureStepStatus="CANARY")),
                 change(association, "1.2.826.3.1", ended(s1_2_826_5=["1.2.826.5.1"])),
-                association.send_n_action(in_progress(TransactionUID="CANARY"), 1, PUSH, WELL_KNOWN)[0],
+                association.send_n_action(in_progress(), 1, PUSH, WELL_KNOWN)[0],
             ]
             association.release()
         finally:
