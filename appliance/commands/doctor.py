@@ -252,6 +252,42 @@ def _board(settings: Settings) -> Iterator[Check]:
         yield Check("alert board", Verdict.WARNING, f"{where} is open on no PC: nobody sees an alert", fix)
 
 
+def _alerts(settings: Settings) -> Iterator[Check]:
+    from appliance.services.alert_rules import channels
+
+    told = [channel.kind.value for channel in channels(settings)] + (["board"] if settings.board else [])
+    if not told:
+        fix = "configure [board], alerts.command, [health.mqtt] or [[deliver.hl7]] (docs/alerts.md)"
+        yield Check("alerts", Verdict.WARNING, "nobody is told when something urgent is found", fix)
+        return
+    yield Check("alerts", Verdict.OK, f"told to: {', '.join(dict.fromkeys(told))}")
+    if settings.alerts.command:
+        yield _alert_command(Path(settings.alerts.command[0]), settings.box.database)
+
+
+def _alert_command(program: Path, database: Path) -> Check:
+    from appliance.store.database import open_database
+
+    name = "alert command"
+    if not program.is_file():
+        return Check(name, Verdict.PROBLEM, f"{program} is not there", "install it, or correct alerts.command")
+    mode = program.stat().st_mode
+    if not os.access(program, os.X_OK):
+        return Check(name, Verdict.PROBLEM, f"{program} cannot be run", f"chmod a+rx {program}")
+    if mode & 0o022:
+        text = f"{program} can be changed by others than its owner"
+        return Check(name, Verdict.PROBLEM, text, f"chmod go-w {program}")
+    if database.exists():
+        with open_database(database, read_only=True) as store:
+            last = store.announcements.last_command()
+        if last is not None and last.exit_status != 0:
+            how = f"exit status {last.exit_status}" if last.exit_status is not None else last.outcome.replace("_", " ")
+            return Check(
+                name, Verdict.WARNING, f"{program} failed the last time ({how})", "try it as in docs/alerts.md"
+            )
+    return Check(name, Verdict.OK, str(program))
+
+
 def _broker(settings: Settings) -> Iterator[Check]:
     import socket
 
@@ -318,6 +354,7 @@ _EXAMINATIONS: tuple[Callable[[Settings], Iterator[Check]], ...] = (
     _destinations,
     _board,
     commitment,
+    _alerts,
     _broker,
     _certificates,
 )

@@ -282,8 +282,8 @@ class Alerts:
         earlier = self._select(
             """
             JOIN scans s ON s.id = alerts.scan_id JOIN scans this ON this.id = ?
-            WHERE screening = ? AND (s.id = this.id OR (s.study_instance_uid = this.study_instance_uid
-                AND s.series_instance_uid = this.series_instance_uid AND s.revision < this.revision))
+            WHERE screening = ? AND s.study_instance_uid = this.study_instance_uid
+                AND s.series_instance_uid = this.series_instance_uid AND s.revision <= this.revision
             """,
             (scan_id, screening),
         )

@@ -172,7 +172,18 @@ class Announcements:
 
     def commands(self, alert_id: int) -> list[CommandRun]:
         """Return the runs of the command for an alert, the oldest first."""
-        rows = self._store.rows("SELECT * FROM alert_commands WHERE alert_id = ? ORDER BY id", (alert_id,))
+        return self._runs("WHERE alert_id = ? ORDER BY id", (alert_id,))
+
+    def last_command(self) -> CommandRun | None:
+        """Return the last run of the command for any alert."""
+        return next(iter(self._runs("ORDER BY id DESC LIMIT 1", ())), None)
+
+    def forget(self, alert_id: int) -> None:
+        """Delete everything that belongs to an alert; in the transaction that deletes it."""
+        self._store.execute("DELETE FROM outbox WHERE key GLOB ?", (f"{_stem(alert_id)}*",))
+        self._store.execute("DELETE FROM alert_commands WHERE alert_id = ?", (alert_id,))
+
+    def _runs(self, clause: str, parameters: tuple[object, ...]) -> list[CommandRun]:
         return [
             CommandRun(
                 alert_id=row["alert_id"],
@@ -182,13 +193,8 @@ class Announcements:
                 outcome=CommandOutcome(row["outcome"]),
                 exit_status=row["exit_status"],
             )
-            for row in rows
+            for row in self._store.rows(f"SELECT * FROM alert_commands {clause}", parameters)
         ]
-
-    def forget(self, alert_id: int) -> None:
-        """Delete everything that belongs to an alert; in the transaction that deletes it."""
-        self._store.execute("DELETE FROM outbox WHERE key GLOB ?", (f"{_stem(alert_id)}*",))
-        self._store.execute("DELETE FROM alert_commands WHERE alert_id = ?", (alert_id,))
 
     def _tell(self, channel: AlertChannel, alert_id: int, step: AlertStep, priority: int, at: float) -> None:
         if step in _TOLD[channel.kind]:

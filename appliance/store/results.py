@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from appliance.errors import StoreError
 from appliance.results.missing import MissingKind
+from appliance.store.alert_rules import URGENCIES
 from appliance.store.events import EventKind
 from appliance.store.lifecycle import ScanState
 
@@ -202,8 +203,9 @@ class Results:
 
 def _alarming(report: Mapping[str, Any], rules: AlertRules) -> list[tuple[str, str]]:
     """Return the screenings whose finding raises an alert, each with its urgency."""
-    return [
-        (screening["name"], screening["urgency"])
+    found = [
+        (screening["name"], screening.get("urgency") or URGENCIES[0])
         for screening in report["screenings"]
-        if screening["status"] == "finding" and rules.raises(screening["name"], screening["urgency"])
+        if screening["status"] == "finding"
     ]
+    return [(name, urgency) for name, urgency in found if rules.raises(name, urgency)]

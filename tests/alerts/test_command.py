@@ -200,3 +200,20 @@ def test_without_a_shell_nothing_in_an_argument_is_run(
     assert runner(f"; touch {lamp.folder}/injected", f"$(touch {lamp.folder}/injected)").step()
     assert len(lamp.told()) == 1
     assert not (lamp.folder / "injected").exists()
+
+
+def test_a_clock_that_is_set_back_delays_nothing(
+    store: Store,
+    lamp: Lamp,
+    alarm: Callable[..., int],
+    runner: Callable[..., AlertCommand],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    lamp.install("exit 1")
+    number, command = alarm(), runner()
+    assert command.step()
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now - 10 * 365 * 86400.0)
+    lamp.install()
+    assert command.step()
+    assert lamp.told() == [f"{number} raised"]

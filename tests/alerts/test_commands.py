@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from appliance.cli import main
+from appliance.commands import doctor
 from appliance.store.announcements import AlertStep, CommandOutcome, CommandRun
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from appliance.store.database import Store
+    from tests.alerts.conftest import Lamp
 
 
 @pytest.fixture
@@ -107,3 +109,34 @@ def test_status_shows_what_is_open(
     alarm("urgent")
     assert json.loads(run("status", "--json")[1])["alerts"] == {"open": 1, "escalated": 1, "most_urgent": "urgent"}
     assert "alerts: 2 to acknowledge, 1 escalated; the first: Aorta, urgent" in run("status")[1]
+
+
+def checks(run: Callable[..., tuple[int, str]]) -> dict[str, tuple[str, str]]:
+    """Verdict and text of each of doctor's checks."""
+    return {check["name"]: (check["verdict"], check["text"]) for check in json.loads(run("doctor", "--json")[1])}
+
+
+@pytest.fixture
+def only_alerts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other checks, which run networks, have their own tests."""
+    monkeypatch.setattr(doctor, "_EXAMINATIONS", (doctor._alerts,))
+
+
+@pytest.mark.usefixtures("only_alerts")
+def test_doctor_warns_where_nobody_is_told(run: Callable[..., tuple[int, str]]) -> None:
+    assert checks(run)["alerts"] == ("warning", "nobody is told when something urgent is found")
+
+
+@pytest.mark.usefixtures("only_alerts")
+def test_doctor_looks_at_the_program(
+    store: Store, alarm: Callable[..., int], lamp: Lamp, run: Callable[..., tuple[int, str]], tmp_path: Path
+) -> None:
+    file = tmp_path / "box.toml"
+    file.write_text(file.read_text() + f'[alerts]\ncommand = ["{lamp.program}"]\n')
+    assert checks(run)["alert command"] == ("ok", str(lamp.program))
+    store.announcements.record(CommandRun(alarm(), AlertStep.RAISED, 5.0, 9.0, CommandOutcome.TIMED_OUT))
+    assert checks(run)["alert command"] == ("warning", f"{lamp.program} failed the last time (timed out)")
+    lamp.program.chmod(0o777)
+    assert checks(run)["alert command"][0] == "problem"
+    lamp.program.unlink()
+    assert checks(run)["alert command"] == ("problem", f"{lamp.program} is not there")

@@ -69,6 +69,18 @@ def test_an_alert_that_the_broker_refuses_stays_and_stands_in_no_way(
     assert store.outbox.counts() == {OutboxState.WAITING: 1}
 
 
+def test_the_health_service_deletes_what_is_old_and_lets_go_of_a_broker_that_is_gone(
+    store: Store, alarm: Callable[..., int], box: Box
+) -> None:
+    old, kept = alarm(channels=(MQTT,)), alarm(channels=(MQTT,))
+    store.alerts.acknowledge(old, "Li", at=time.time() - 91 * 86400.0)
+    box.mqtt = ""
+    box.start()
+    wait_until(lambda: store.outbox.counts() == {OutboxState.DONE: 1}, "the sweep")
+    assert [alert.id for alert in store.alerts.recent()] == [kept]
+    assert store.outbox.get(f"alert/{kept}/raised/mqtt/").reason == "no longer configured"
+
+
 def test_kills_of_box_and_broker_lose_nothing(
     store: Store, alarm: Callable[..., int], box: Box, broker: Broker
 ) -> None:

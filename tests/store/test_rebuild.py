@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import TYPE_CHECKING
 
 import pytest
 
 from appliance.store import rebuild
+from appliance.store.alert_rules import AlertRules
 from appliance.store.database import open_database
+from appliance.store.leases import Owner
 from appliance.store.lifecycle import ScanState
 from appliance.store.rebuild import Restored
 from tests.store.conftest import spooled
@@ -176,3 +179,33 @@ def test_a_folder_belongs_to_one_revision_with_its_instances(
 
 def test_without_a_results_folder_nothing_is_restored(store: Store, tmp_path: Path) -> None:
     assert rebuild.restore(store, tmp_path / "missing") == Restored()
+
+
+ANY = AlertRules("routine")
+
+
+def test_alerts_of_the_last_day_are_raised_again_and_older_ones_are_not(
+    store: Store, results: Path, tmp_path: Path, add_scan: Callable[..., int]
+) -> None:
+    folders = {add_scan(): age_s for age_s in (3600.0, 3 * 86400.0)}
+    for scan_id, age_s in folders.items():
+        saved_at = 1_800_000_000.0 - age_s
+        os.utime(_finish(store, results, scan_id) / "report.json", (saved_at, saved_at))
+    with open_database(tmp_path / "fresh.db") as fresh:
+        rebuild.restore(fresh, results, alerts=ANY, now=1_800_000_000.0)
+        (alert,) = fresh.alerts.recent()
+        assert (alert.scan_id, alert.raised_at) == (min(folders), 1_800_000_000.0 - 3600.0)
+
+
+def test_a_result_that_a_killed_worker_left_raises_its_alert(
+    store: Store, results: Path, tmp_path: Path, add_scan: Callable[..., int]
+) -> None:
+    scan_id = add_scan()
+    folder = results / store.scans.get(scan_id).folder
+    store.leases.claim(Owner.current(), seconds=60.0)
+    scan = store.scans.get(scan_id)
+    folder.mkdir()
+    (folder / "report.json").write_text(json.dumps(report()))
+    rebuild.write_identity(folder, scan, store.instances.of_scan(scan_id))
+    assert rebuild.take_up(store, results, alerts=ANY) == [scan_id]
+    assert [alert.scan_id for alert in store.alerts.recent()] == [scan_id]
