@@ -21,12 +21,15 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from appliance.durable import PART_SUFFIX, sync, write_durably
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
+
+_T = TypeVar("_T")
 
 _SUFFIX = ".json"
 _TAKEN, _SENT = ".taken", ".sent"
@@ -161,13 +164,13 @@ class CommitmentSpool:
 
     def requests(self) -> list[CommitmentRequest]:
         """Return the requests that nobody has made a row of yet, oldest first; damaged files are left out."""
-        found = [_read(path) for path in _listed(self._requests)]
-        return [_request(tree) for tree in found if tree is not None]
+        found = (_read(path, _request) for path in _listed(self._requests))
+        return [request for request in found if request is not None]
 
     def reports(self) -> list[CommitmentReport]:
         """Return the reports that were received and not applied yet, oldest first; damaged files are left out."""
-        found = [_read(path) for path in _listed(self._reports)]
-        return [_report(tree) for tree in found if tree is not None]
+        found = (_read(path, _report) for path in _listed(self._reports))
+        return [report for report in found if report is not None]
 
     def remove_request(self, name: str) -> None:
         """Remove a request of which there is a row."""
@@ -198,8 +201,7 @@ class CommitmentSpool:
             return None
         with suppress(OSError):
             taken.touch()
-        tree = _read(taken)
-        return None if tree is None else _report(tree)
+        return _read(taken, _report)
 
     def give_back(self, name: str, *, sent: bool) -> None:
         """Say what became of a report that was taken."""
@@ -251,12 +253,11 @@ def _write(folder: Path, name: str, tree: dict[str, Any]) -> None:
     write_durably(folder / f"{name}{_SUFFIX}", json.dumps(tree).encode())
 
 
-def _read(path: Path) -> dict[str, Any] | None:
+def _read(path: Path, build: Callable[[dict[str, Any]], _T]) -> _T | None:
     try:
-        tree = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+        return build(json.loads(path.read_bytes()))
+    except (OSError, ValueError, KeyError, TypeError):
         return None
-    return tree if isinstance(tree, dict) else None
 
 
 def _instances(items: Any) -> tuple[ReferencedInstance, ...]:

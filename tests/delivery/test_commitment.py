@@ -78,7 +78,9 @@ def committing(box: Receiver) -> Iterator[CommittingPacs]:
 class Deliveries:
     """The deliver service's loop, taken step by step."""
 
-    def __init__(self, store: Store, results: Path, spool: Path, port: int, **changes: Any) -> None:
+    def __init__(
+        self, store: Store, results: Path, spool: Path, port: int, *, linger_s: float = 0.2, **changes: Any
+    ) -> None:
         node = PacsNode(
             **{"name": "pacs", "ae_title": PACS, "address": "127.0.0.1", "port": port, "calling_ae": BOX,
                "timeout_s": 10.0, "commitment": True, "commitment_timeout_s": 3600.0, **changes}
@@ -87,7 +89,7 @@ class Deliveries:
         self.store = store
         self.inbox = CommitmentInbox(store, spool, files)
         stop = threading.Event()
-        self.committer = Committer(store, node, files, stop, linger_s=1.0) if node.commitment else None
+        self.committer = Committer(store, node, files, stop, linger_s=linger_s) if node.commitment else None
         self.shipment = Shipment(store, results, CStoreCarrier(node), stop, committer=self.committer)
         self.courier = Courier(store, self.shipment, Backoff(0.001, 0.002), stop)
 
@@ -118,7 +120,7 @@ def test_a_scan_is_done_when_every_object_is_committed(
 ) -> None:
     committing.manner = manner
     scan_id, uids = screen()
-    deliveries(committing.port).until(scan_id, ScanState.DONE)
+    deliveries(committing.port, linger_s=30.0 if manner == "same" else 0.2).until(scan_id, ScanState.DONE)
     (entry,) = store.outbox.of_scan(scan_id)
     assert store.commitments.committed(entry.key) == uids
     assert [row.state for row in store.commitments.of_entry(entry.key)] == [CommitmentState.COMMITTED]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 import threading
 import time
 import urllib.request
@@ -21,7 +22,7 @@ from appliance.config import ReceiveSettings
 from appliance.delivery.backoff import Backoff
 from appliance.delivery.commitment_answers import GIVE_UP_AFTER_S, CommitmentAnswers
 from appliance.delivery.commitment_inbox import CommitmentInbox
-from appliance.dicom.commitment_spool import CommitmentSpool
+from appliance.dicom.commitment_spool import CommitmentRequest, CommitmentSpool, ReferencedInstance
 from appliance.dicom.network.link import Link, application_entity, associate
 from appliance.dicom.network.receiver import Receiver
 from appliance.dicom.network.sender import send
@@ -29,12 +30,15 @@ from appliance.dicom.uids import STORAGE_COMMITMENT_PUSH_MODEL as PUSH
 from appliance.dicom.uids import STORAGE_COMMITMENT_PUSH_MODEL_INSTANCE as WELL_KNOWN
 from appliance.services.assemble import Assembler
 from appliance.store.commitment_requests import RequestState
+from appliance.tls import server_context
 from tests.delivery.conftest import BOX, PACS, free_port, wait_until
 from tests.delivery.test_real_peers import BASIC, orthanc
 from tests.receive.conftest import make_instance, make_series
 from tests.receive.test_commitment_requests import reference
+from tests.receive.test_tls import authority, certificate, files
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
@@ -57,14 +61,17 @@ def _quiet() -> Iterator[None]:
 class Scanner:
     """A scanner that listens for reports on a port of its own."""
 
-    def __init__(self) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self.reports: list[tuple[int, Dataset]] = []
         self.status = 0x0000
         ae = AE(ae_title=SCANNER)
         ae.require_called_aet = True
         ae.add_supported_context(PUSH, scu_role=True, scp_role=True)
         self._server = ae.start_server(
-            ("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_N_EVENT_REPORT, self._report)]
+            ("127.0.0.1", 0),
+            block=False,
+            evt_handlers=[(evt.EVT_N_EVENT_REPORT, self._report)],
+            ssl_context=tls,
         )
         self.port = int(self._server.server_address[1])
 
@@ -347,6 +354,27 @@ def test_a_transaction_that_was_answered_may_be_asked_again(box: Box, scanner: S
     assert len(scanner.reports) == 2
     assert box.store.commitment_requests.forget(finished_before=time.time() + 1) == 2
     assert box.rows() == []
+
+
+@pytest.mark.skipif(not shutil.which("openssl"), reason="openssl makes the certificates")
+def test_over_tls_the_report_is_encrypted_too(store: Store, tmp_path: Path, scanner: Scanner) -> None:
+    authority(tmp_path, "site")
+    for name in ("box", "scanner"):
+        certificate(tmp_path, name, "site")
+    for key in tmp_path.glob("*.key"):
+        key.chmod(0o600)
+    secure = Scanner(server_context(files(tmp_path, "scanner")))
+    peer = {"ae_title": SCANNER, "address": "127.0.0.1", "port": secure.port}
+    tls = files(tmp_path, "box").model_dump()
+    settings = ReceiveSettings.model_validate({"ae_title": BOX, "disk_reserve_mib": 0, "peers": [peer], "tls": tls})
+    box = Box(store, tmp_path / "state" / "spool", settings, window_s=0.0)
+    box.files.make()
+    asked = (ReferencedInstance(CTImageStorage, "1.2.3.4"),)
+    box.files.put_request(CommitmentRequest("r", SCANNER, "127.0.0.1", TRANSACTION, asked, time.time()))
+    box.round()
+    secure.close()
+    assert secure.failures == {"1.2.3.4": 0x0112}
+    assert scanner.reports == []
 
 
 # --- a real one that asks ---------------------------------------------------------------------------------------

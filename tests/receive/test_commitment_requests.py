@@ -16,7 +16,13 @@ from pynetdicom import build_role, evt
 from pynetdicom.dimse_primitives import N_ACTION
 from pynetdicom.presentation import build_context
 
-from appliance.dicom.commitment_spool import CommitmentReport, CommitmentSpool, Handover, ReferencedInstance
+from appliance.dicom.commitment_spool import (
+    CommitmentReport,
+    CommitmentRequest,
+    CommitmentSpool,
+    Handover,
+    ReferencedInstance,
+)
 from appliance.dicom.network.link import Link, application_entity
 from appliance.dicom.network.link import associate as open_association
 from appliance.dicom.uids import STORAGE_COMMITMENT_PUSH_MODEL as PUSH
@@ -194,6 +200,17 @@ def test_a_report_that_a_killed_port_had_taken_is_sent_elsewhere(commitments: Co
     assert commitments.withdraw("x") is Handover.BEING_SENT
     assert commitments.withdraw("x", now=time.time() + 121) is Handover.NOT_SENT
     assert commitments.withdraw("x") is Handover.NOT_SENT
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"name": "x", "instances": [{"nothing": 1}]}', '{"name"'])
+def test_a_damaged_file_is_passed_over(commitments: CommitmentSpool, spool: Path, content: str) -> None:
+    commitments.make()
+    for folder in ("requests", "reports", "answers"):
+        (spool / "commitments" / folder / "x.json").write_text(content)
+    commitments.put_request(CommitmentRequest("y", SENDER, "127.0.0.1", TRANSACTION, (), 0.0))
+    assert [request.name for request in commitments.requests()] == ["y"]
+    assert commitments.reports() == []
+    assert commitments.take("x") is None
 
 
 # --- reports of what this box has asked -------------------------------------------------------------------------
