@@ -74,11 +74,16 @@ class Courier:
             if entry.parked_with != self._digest:
                 self._store.deliveries.resume(entry, cause="the destination's settings were changed")
 
-    def round(self) -> None:
+    def round(self) -> bool:
         """Try what is due.
 
         It may be interrupted at any line and called again: at most the object in hand is sent a second time, as the
         same SOP instance.
+
+        Returns
+        -------
+        bool
+            Whether more may be due already, so that the next round need not wait.
 
         Raises
         ------
@@ -86,7 +91,7 @@ class Courier:
             The database cannot be used.
         """
         if time.monotonic() < self._quiet_until:
-            return
+            return False
         due = self._store.outbox.due(
             self._errand.kind,
             destination=self._errand.name,
@@ -96,13 +101,14 @@ class Courier:
         for entry in due:
             outcome = self._errand.attempt(entry)
             if self._stop.is_set():
-                return
+                return False
             self._record(entry, outcome)
             if time.monotonic() < self._quiet_until:
-                return
+                return False
         if time.monotonic() >= self._trial_at:
             self._trial_at = time.monotonic() + _TRIAL_INTERVAL_S
             self._try_parked()
+        return len(due) == _ENTRIES_AT_ONCE
 
     def _record(self, entry: OutboxEntry, outcome: Outcome) -> None:
         if outcome.until is not None:

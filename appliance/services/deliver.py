@@ -76,9 +76,10 @@ class _Route(threading.Thread):
                 courier = Courier(store, errand, backoff, self._stop_asked)
                 courier.begin()
                 while not self._stop_asked.is_set():
-                    courier.round()
+                    more_is_due = courier.round()
                     self.sent = errand.sent
-                    self._stop_asked.wait(deliver.poll_s)
+                    if not more_is_due:
+                        self._stop_asked.wait(deliver.poll_s)
         except Exception as error:  # noqa: BLE001  # not swallowed
             # Told by the main thread, which ends the service: its manager starts it again.
             self.error = error

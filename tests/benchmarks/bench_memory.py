@@ -21,6 +21,7 @@ SLICES = 1000
 TRUNK, PATCH, CLASSES = (100, 133, 133), (112, 112, 128), 118
 WHAT = {
     "screening": f"a screening of {SLICES} slices of 512², the whole process",
+    "segmentations": f"segmentations of two structures through {SLICES} slices of 512², beside what was there before",
     "tiles": f"tiles of {CLASSES} classes over 300 × 400 × 400 mm at 3 mm, beside the network's own answer",
 }
 
@@ -52,6 +53,45 @@ def screening(folder: Path) -> float:
     return peak_mib()
 
 
+def segmentations() -> float:
+    """Write two Segmentations, each of a structure that is in every slice, of a scan that is only a header."""
+    from datetime import datetime
+
+    import numpy as np
+    from pydicom.dataset import Dataset
+
+    from appliance.anatomy.organ_map import OrganMap, PackUse
+    from appliance.results.objects.general import Making, save
+    from appliance.results.objects.segmentation import segmentations as make
+    from appliance.results.objects.source import Source, SourceSlice
+
+    class NoReport:
+        revision, appliance_version, packs, screenings = 1, "benchmark", (), ()
+
+    def affine(step_mm: float, pixel_mm: float) -> np.ndarray:
+        return np.array([[0, 0, pixel_mm, 0], [0, pixel_mm, 0, 0], [step_mm, 0, 0, 0], [0, 0, 0, 1]], dtype=np.float64)
+
+    modules = Dataset()
+    modules.PatientName, modules.StudyInstanceUID = "", "2.25.1"
+    places = [(0.0, 0.0, 0.5 * index) for index in range(SLICES)]
+    slices = tuple(
+        SourceSlice("1.2.840.10008.5.1.4.1.1.2", f"2.25.{9000 + index}", None, place)
+        for index, place in enumerate(places)
+    )
+    source = Source(modules, Dataset(), "2.25.2", "2.25.3", slices, 512, 512, affine(0.5, 0.7), 0.5)
+    labels = np.zeros((SLICES // 6 + 1, 120, 120), np.uint8)
+    labels[:, 20:100, 20:100], labels[:, 30:60, 30:60] = 1, 2
+    pack = PackUse("benchmark", "1", "sha256:0", "f32", "CPU", "openvino", "shipped")
+    organs = OrganMap(labels, affine(3.0, 3.0), {"liver": 1, "spleen": 2}, pack)
+    making = Making(source, NoReport(), "box", 9001, datetime.now().astimezone(), "digest")  # type: ignore[arg-type]
+    before = peak_mib()
+    with tempfile.TemporaryDirectory() as name:
+        for ds, _ in make(making, organs, ("liver", "spleen")):
+            save(ds, Path(name) / "segmentation.dcm")
+            del ds
+    return peak_mib() - before
+
+
 def tiles() -> float:
     import numpy as np
 
@@ -72,7 +112,7 @@ def in_child(*arguments: str) -> float:
 def measure() -> dict[str, float]:
     with tempfile.TemporaryDirectory() as name:
         subprocess.run([sys.executable, __file__, "--write", f"{name}/scan"], check=True)
-        return {"screening": in_child("screening", name), "tiles": in_child("tiles", name)}
+        return {what: in_child(what, name) for what in WHAT}
 
 
 def main() -> None:
@@ -84,7 +124,8 @@ def main() -> None:
     if options.write:
         write_scan(options.write)
     elif options.one:
-        print(screening(Path(options.one[1])) if options.one[0] == "screening" else tiles())
+        what, name = options.one
+        print(screening(Path(name)) if what == "screening" else segmentations() if what == "segmentations" else tiles())
     elif options.json:
         print(json.dumps(measure()))
     else:

@@ -237,6 +237,13 @@ def test_nobody_there_is_one_try_for_all_and_the_first_answer_hastens_all(screen
     assert "cannot be reached" in entry_of(store, scans[0]).reason
 
 
+def test_a_round_says_whether_more_is_due(screen, courier, pacs, store):
+    scans = [screen(("sr",))[0] for _ in range(21)]
+    served = courier(pacs.port)
+    assert [served.round(), served.round()] == [True, False]
+    assert {entry_of(store, scan_id).state for scan_id in scans} == {OutboxState.DONE}
+
+
 def test_the_first_answer_hastens_what_was_put_off(screen, courier, pacs, store, results):
     first, second = screen()[0], screen()[0]
     away = courier(free_port(), backoff=Backoff(600.0, 600.0))

@@ -106,6 +106,21 @@ def test_references_name_the_received_class(shaped):
     } <= received
 
 
+@pytest.mark.parametrize(("rows", "columns"), [(5, 5), (4, 6), (3, 7)])
+def test_bits_follow_one_another_without_a_gap(rows, columns):
+    chance = np.random.default_rng(7)
+    voxels = chance.random((3, 2, 2)) < 0.5
+    masks = [segmentation.Mask("a", 2, 1, 2, voxels), segmentation.Mask("b", 0, 0, 0, ~voxels)]
+    frames = [(place, index) for place in (0, 1) for index in range(6)]
+    full = np.zeros((2, 6, rows, columns), dtype=bool)
+    full[0, 2:5, 1:3, 2:4] = voxels
+    full[1, 0:3, 0:2, 0:2] = ~voxels
+    packed = segmentation._pack(masks, frames, (rows, columns))
+    assert len(packed) % 2 == 0
+    bits = np.unpackbits(np.frombuffer(packed, np.uint8), bitorder="little")[: full.size]
+    assert np.array_equal(bits.reshape(full.shape).astype(bool), full)
+
+
 def test_a_large_one_is_split_by_organ(tmp_path, monkeypatch):
     monkeypatch.setattr(segmentation, "MOST_FRAMES", 20)
     case = case_of(tmp_path, SMALL, objects=["seg"])

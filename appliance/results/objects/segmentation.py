@@ -2,6 +2,9 @@
 
 Binary, never fractional; only frames that hold something. The masks are computed on the received images' own grid:
 where a tilted gantry made the volume lean, its shear is undone before, so no mask is ever moved between grids.
+
+highdicom describes the frames; it is given one pixel for each, and the bits are packed here plane by plane, so that a
+scan of a thousand slices costs the memory of its packed bits and not many times that of its voxels.
 """
 
 from __future__ import annotations
@@ -45,12 +48,16 @@ class Mask:
         Its name.
     first_slice
         Index of the first slice of ``voxels``.
+    first_row, first_column
+        The same of its rows and columns.
     voxels
         Boolean ``(slices, rows, columns)``; the first and the last slice hold something.
     """
 
     structure: str
     first_slice: int
+    first_row: int
+    first_column: int
     voxels: NDArray[np.bool_]
 
     @property
@@ -58,10 +65,12 @@ class Mask:
         """Indices of the slices that hold something."""
         return frozenset(int(index) + self.first_slice for index in np.flatnonzero(self.voxels.any(axis=(1, 2))))
 
-    def plane(self, index: int) -> NDArray[np.bool_] | None:
-        """Return one slice, ``None`` outside."""
-        inside = 0 <= index - self.first_slice < len(self.voxels)
-        return self.voxels[index - self.first_slice] if inside else None
+    def fill(self, plane: NDArray[np.bool_], index: int) -> None:
+        """Put one slice of it into a plane of the received size that is empty."""
+        if 0 <= index - self.first_slice < len(self.voxels):
+            rows, columns = self.voxels.shape[1:]
+            place = np.s_[self.first_row : self.first_row + rows, self.first_column : self.first_column + columns]
+            plane[place] = self.voxels[index - self.first_slice]
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,9 +114,7 @@ def received_mask(name: str, organs: OrganMap, source: Source) -> Mask | None:
     if slices.size == 0:
         return None
     kept = inside[slices[0] : slices[-1] + 1]
-    voxels = np.zeros((len(kept), *source.shape[1:]), dtype=bool)
-    voxels[:, box[1], box[2]] = kept
-    return Mask(name, box[0].start + int(slices[0]), voxels)
+    return Mask(name, box[0].start + int(slices[0]), box[1].start, box[2].start, kept)
 
 
 def segmentations(
@@ -154,18 +161,14 @@ def _grouped(source: Source, organs: OrganMap, names: Sequence[str]) -> Iterator
 def _segmentation(making: Making, masks: Sequence[Mask], number: int) -> Dataset:
     import highdicom as hd
 
-    indices = sorted(frozenset().union(*(mask.slices for mask in masks)))
-    pixels = np.zeros((len(indices), *making.source.shape[1:], len(masks)), dtype=np.uint8)
-    for place, mask in enumerate(masks):
-        for row, index in enumerate(indices):
-            plane = mask.plane(index)
-            if plane is not None:
-                pixels[row, :, :, place] = plane
+    held = [mask.slices for mask in masks]
+    indices = sorted(frozenset().union(*held))
+    there = np.array([[index in slices for slices in held] for index in indices], dtype=np.uint8)
     images = [_as_image(making.source, index) for index in indices]
     label = "+".join(mask.structure for mask in masks)
     ds = hd.seg.Segmentation(
         source_images=images,
-        pixel_array=pixels,
+        pixel_array=there[:, None, None, :],
         segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
         segment_descriptions=[_description(making, mask.structure, place + 1) for place, mask in enumerate(masks)],
         series_instance_uid=making.series_uid("seg"),
@@ -182,15 +185,58 @@ def _segmentation(making: Making, masks: Sequence[Mask], number: int) -> Dataset
         omit_empty_frames=True,
     )
     dress(ds, making, "seg")
-    _name_frames(ds, dict(zip((image.SOPInstanceUID for image in images), indices, strict=True)), making.source)
+    index_of = dict(zip((image.SOPInstanceUID for image in images), indices, strict=True))
+    ds.Rows, ds.Columns = making.source.rows, making.source.columns
+    ds.PixelData = _pack(masks, _frames(ds, index_of), (making.source.rows, making.source.columns))
+    _name_frames(ds, index_of, making.source)
     organisation = derived_uid("dimensions", ds.SOPInstanceUID)
     for item in (*ds.DimensionOrganizationSequence, *ds.DimensionIndexSequence):
         item.DimensionOrganizationUID = organisation
     return ds
 
 
+def _frames(ds: Dataset, index_of: dict[str, int]) -> list[tuple[int, int]]:
+    """Return what each frame shows, in their order: the place of its mask and the index of its slice."""
+    shared = ds.SharedFunctionalGroupsSequence[0]  # a single segment is named there
+    return [
+        (
+            int(
+                (group if "SegmentIdentificationSequence" in group else shared)
+                .SegmentIdentificationSequence[0]
+                .ReferencedSegmentNumber
+            )
+            - 1,
+            index_of[group.DerivationImageSequence[0].SourceImageSequence[0].ReferencedSOPInstanceUID],
+        )
+        for group in ds.PerFrameFunctionalGroupsSequence
+    ]
+
+
+def _pack(masks: Sequence[Mask], frames: Sequence[tuple[int, int]], size: tuple[int, int]) -> bytes:
+    """Return Pixel Data of one bit a voxel, the first in the lowest bit, frame after frame without a gap (PS3.5 8.1.1).
+
+    Parameters
+    ----------
+    masks
+        One for each segment.
+    frames
+        From :func:`_frames`.
+    size
+        Rows and columns.
+    """
+    together = 1 if size[0] * size[1] % 8 == 0 else 8  # so many frames are whole bytes
+    packed = bytearray()
+    for start in range(0, len(frames), together):
+        some = frames[start : start + together]
+        planes = np.zeros((len(some), *size), dtype=bool)
+        for plane, (place, index) in zip(planes, some, strict=True):
+            masks[place].fill(plane, index)
+        packed += np.packbits(planes.ravel(), bitorder="little").tobytes()
+    return bytes(packed) + b"\0" * (len(packed) % 2)
+
+
 def _as_image(source: Source, index: int) -> Dataset:
-    """Return what highdicom needs to know of one slice, whether it is an instance or a frame of one."""
+    """Return what highdicom needs to know of one slice, whether it is an instance or a frame of one; of one pixel."""
     from pydicom.dataset import Dataset
     from pydicom.valuerep import format_number_as_ds as decimal
 
@@ -209,7 +255,7 @@ def _as_image(source: Source, index: int) -> Dataset:
     ds.SOPClassUID = uids.CT_IMAGE_STORAGE
     ds.SOPInstanceUID = _image_uid(own)
     ds.Modality = "CT"
-    ds.Rows, ds.Columns = source.rows, source.columns
+    ds.Rows = ds.Columns = 1
     lengths = np.linalg.norm(source.affine[:3, 1:3], axis=0)
     down, right = source.affine[:3, 1] / lengths[0], source.affine[:3, 2] / lengths[1]
     ds.ImageOrientationPatient = [decimal(float(value)) for value in (*right, *down)]
