@@ -130,7 +130,7 @@ class Box:
         self._count = 0
 
     def scan(self, store: Store, *, alerts: AlertRules | None = None, objects: str = "own", at: float = 0.0) -> int:
-        """Make a screened scan with objects of its ``own``, with ``linked`` ones that are everybody's, or ``without``."""
+        """Make a screened scan with objects of its ``own``, with ``linked`` ones, or ``without``."""
         self._count += 1
         moment = at or time.time()
         scan_id = store.scans.create(
