@@ -136,3 +136,16 @@ def test_every_bin_edge_is_in_the_manual():
 
     for name, edges in [*((key.value, value) for key, value in INPUT_EDGES.items()), *MEASUREMENT_EDGES.items()]:
         assert f"| `{name}` | {', '.join(f'{edge:g}' for edge in edges)} |" in page("fleet.md")
+
+
+def test_every_problem_of_health_is_in_the_manual():
+    from appliance.health.model import Problem
+
+    documented = set(
+        re.findall(
+            r"^\| `([a-z_]+)` \|",
+            page("fleet.md").partition("## What a problem means")[2].partition("\n## ")[0],
+            flags=re.MULTILINE,
+        )
+    )
+    assert documented == {problem.value for problem in Problem}
