@@ -110,7 +110,11 @@ class Committer:
                     return self._wait(row.deadline, now)
                 self._store.commitments.expire(row.transaction_uid)
         for_a_person = self._given_up(self._store.commitments.of_entry(entry.key))
-        return for_a_person or self._ask(entry, open_objects)
+        if for_a_person is None:
+            return self._ask(entry, open_objects)
+        # Whoever takes it up again begins with all tries.
+        self._store.commitments.stop_counting(entry.key)
+        return for_a_person
 
     def _wait(self, deadline: float, now: float) -> Outcome:
         return Outcome(Verdict.AGAIN, None, _WAITING, asked=False, until=min(deadline, now + _LOOK_AGAIN_S))

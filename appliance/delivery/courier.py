@@ -124,7 +124,6 @@ class Courier:
             log.info("delivered", destination=self._errand.name, scan=entry.scan_id)
         else:
             self._store.outbox.park(entry.key, outcome.sentence, waits_for=outcome.obstacle, settings=self._digest)
-            self._store.commitments.stop_counting(entry.key)
             log.warning("delivery_parked", destination=self._errand.name, scan=entry.scan_id, obstacle=outcome.obstacle)
         if outcome.asked:
             self._note_answer(outcome)
@@ -166,7 +165,6 @@ class Courier:
         for entry in self._store.outbox.parked(self._errand.kind, self._errand.name):
             causes.setdefault(entry.parked_for, []).append(entry)
         for entries in causes.values():
-            self._store.commitments.stop_counting(entries[0].key)
             outcome = self._errand.attempt(entries[0])
             if self._stop.is_set() or outcome.away:
                 return

@@ -234,6 +234,8 @@ class CommitmentSpool:
             taken.unlink()
         (self._answers / f"{name}{_SUFFIX}").unlink(missing_ok=True)
         # The port may have come between.
+        if sent.exists():
+            return Handover.SENT
         return Handover.BEING_SENT if taken.exists() else Handover.NOT_SENT
 
     def forget(self, name: str) -> None:

@@ -9,8 +9,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 from pydicom import dcmread
+from pydicom.uid import ImplicitVRLittleEndian
 
 from appliance.dicom.spool import Opened, Room, Spool
+from appliance.dicom.uids import MODALITY_PERFORMED_PROCEDURE_STEP as MPPS
+from appliance.dicom.uids import STORAGE_COMMITMENT_PUSH_MODEL as PUSH
+from appliance.dicom.uids import STORAGE_COMMITMENT_PUSH_MODEL_INSTANCE as WELL_KNOWN
 from tests.receive.conftest import (
     CALLED,
     SENDER,
@@ -21,6 +25,8 @@ from tests.receive.conftest import (
     make_instance,
     make_series,
 )
+from tests.receive.test_commitment_requests import asked
+from tests.receive.test_procedure_steps import in_progress
 from tests.small_disk import small_disk as mounted
 
 if TYPE_CHECKING:
@@ -176,3 +182,24 @@ def test_a_defect_fails_one_instance_only(receiver: Receiver, tmp_path: Path, mo
     assert (answer.Status, answer.ErrorComment) == (0x0110, "The receiver failed; its log tells why")
     assert association.send_c_store(dcmread(make_instance(tmp_path / "two.dcm"))).Status == 0
     association.release()
+
+
+def test_messages_on_a_full_disk_are_answered_and_taken_when_there_is_room(
+    small_disk: Path, start_receiver: Callable[..., Receiver]
+) -> None:
+    # Not even the folders can be made, and the port opens all the same.
+    filler = small_disk / "filler"
+    with Spool(small_disk / "spool"), filler.open("wb", buffering=0) as stream, contextlib.suppress(OSError):
+        while True:
+            stream.write(bytes(1024))
+    receiver = start_receiver(root=small_disk / "spool", free_space=lambda _: 1 << 40)
+    contexts = [(uid, ImplicitVRLittleEndian) for uid in (MPPS, PUSH)]
+    association = associate(receiver, *contexts)
+    assert association.send_n_create(in_progress(), MPPS, "1.2.3")[0].Status == 0x0110
+    assert association.send_n_action(asked(), 1, PUSH, WELL_KNOWN)[0].Status == 0x0110
+    filler.unlink()
+    receiver.housekeeping()
+    assert association.send_n_create(in_progress(), MPPS, "1.2.3")[0].Status == 0x0000
+    assert association.send_n_action(asked(), 1, PUSH, WELL_KNOWN)[0].Status == 0x0000
+    association.release()
+    assert not list(small_disk.rglob("*.part"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import structlog
 from pynetdicom import evt
 
 from appliance.dicom.commitment_spool import CommitmentSpool
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from pynetdicom.association import Association
 
     from appliance.config import ReceiveSettings
+
+_log = structlog.get_logger()
 
 
 class NormalizedServices:
@@ -53,17 +56,23 @@ class NormalizedServices:
             STORAGE_COMMITMENT_PUSH_MODEL: self._takes_requests or takes_reports,
         }
         self.classes = frozenset(uid for uid, wanted in offered.items() if wanted)
+        self._made = False
 
     def make(self) -> None:
-        """Make the folders.
+        """Make the folders, if that is still to be done; call it again later where the disk did not let it.
 
-        Raises
-        ------
-        OSError
-            They cannot be made.
+        Until then each request is answered with a failure: a full disk must not keep images from a port that has room
+        again in a minute.
         """
-        self._steps.make()
-        self._commitments.make()
+        if self._made:
+            return
+        try:
+            self._steps.make()
+            self._commitments.make()
+        except OSError as error:
+            _log.error("folders_of_messages_not_made", error=error.strerror)
+        else:
+            self._made = True
 
     def bind(self, association: Association, peer_ae_title: str, peer_address: str) -> None:
         """Serve an admitted association; pynetdicom calls these in the association's own thread, never the reader's."""

@@ -211,7 +211,8 @@ class Receiver:
         )
 
     def housekeeping(self) -> None:
-        """Try again to close folders that a full disk kept from being closed; call every few seconds."""
+        """Try again what a full disk kept from being done, such as closing folders; call every few seconds."""
+        self._services.make()
         with self._lock:
             waiting, self._unclosed = self._unclosed, []
         for intake, reason in waiting:
