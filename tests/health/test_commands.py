@@ -15,7 +15,7 @@ import pytest
 from paho.mqtt.client import Client, MQTTv5
 from paho.mqtt.enums import CallbackAPIVersion
 
-from appliance.config import Settings
+from appliance.config import PackRepository, Settings
 from appliance.health import commands
 from appliance.health.command_model import Code, CommandName, Diagnostics
 from appliance.health.commands import Commander, RateLimit
@@ -334,6 +334,19 @@ def test_the_memory_of_commands_is_bounded(settings):
 
 def test_the_memory_outlasts_the_validity_of_every_command():
     assert commands.BURST + commands.PER_MINUTE * commands.LONGEST_VALIDITY_S / 60.0 < COMMANDS_KEPT
+
+
+def test_a_repository_that_fails_is_answered_with_its_code(settings, tmp_path):
+    (tmp_path / "root.json").write_text("{}")
+    repository = PackRepository(source=str(tmp_path / "nowhere"), root=tmp_path / "root.json")
+    packs = settings.packs.model_copy(update={"repository": repository})
+    commander, _ = commander_of(settings.model_copy(update={"packs": packs}))
+    commander._handle(commands._Asked(CommandName.CHECK_PACKS, payload()))
+    with open_database(settings.box.database) as store:
+        assert [(row.outcome, row.code) for row in store.commands.replies()] == [
+            (Outcome.ACCEPTED, None),
+            (Outcome.FAILED, "repository_failed"),
+        ]
 
 
 def test_a_self_test_is_done_by_the_work_service(settings):

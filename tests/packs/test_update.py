@@ -13,7 +13,7 @@ from appliance.errors import ConfigurationError, PackError
 from appliance.packs.choice import read_choice
 from appliance.packs.key_ring import Role, make_key
 from appliance.packs.repository import publish
-from appliance.packs.update import update
+from appliance.packs.update import look, update
 
 
 class Silent(http.server.SimpleHTTPRequestHandler):
@@ -73,6 +73,20 @@ def test_newer_packs_are_installed_and_only_once(source, root, release, rules):
     release("9.1.0", "9.2.0")
     assert versions(update(source, root, rules)) == ["9.2.0"]
     assert read_choice(rules.installed).active == {}  # installed, not active
+
+
+def test_looking_tells_what_is_newer_and_installs_nothing(source, root, release, rules):
+    (offer,) = look(source, root, rules)
+    assert (offer.name, offer.offered, offer.newer) == ("trunk", "9.0.0", True)
+    assert read_choice(rules.installed).installed == {}
+    update(source, root, rules)
+    (offer,) = look(source, root, rules)
+    assert (offer.known, offer.newer) == ("9.0.0", False)
+
+
+def test_looking_at_a_repository_that_is_not_there_is_a_sentence(root, rules, tmp_path):
+    with pytest.raises(PackError, match=r"missing|cannot be reached"):
+        look(str(tmp_path / "nowhere"), root, rules)
 
 
 def test_a_new_pack_comes_only_when_it_is_named(source, root, release, rules):
