@@ -38,17 +38,8 @@ demo: $(BASE)  ## set up, send the built-in test patient through the DICOM port,
 demo-hospital: $(TOOLS)  ## the box among its neighbours: Orthanc, mosquitto, a browser that acknowledges the alert
 	$(VENV)/bin/python -m tests.hospital.demo $(if $(KEEP),--keep $(KEEP)) $(SCANS)
 
-# One process per folder: what OpenVINO, codecs and brokers leave behind in a process must not decide the next folder's tests.
-SUITES := $(sort $(dir $(wildcard tests/*/test_*.py)))
-
-# The screenings' phantoms keep one core busy for minutes; they run beside the other folders, and their output comes last.
-BESIDE := tests/screenings/
-
 test: lint $(TOOLS)  ## set up, check the style and the types, run every test
-	log=$$(mktemp); $(PYTEST) $(BESIDE) >$$log 2>&1 & beside=$$!; trap 'kill $$beside 2>/dev/null || true; rm -f $$log' EXIT; \
-	failed=; for suite in $(filter-out $(BESIDE),$(SUITES)); do $(PYTEST) $$suite || failed="$$failed $$suite"; done; \
-	wait $$beside || failed="$$failed $(BESIDE)"; cat $$log; \
-	if [[ -n $$failed ]]; then echo "failed:$$failed"; exit 1; fi
+	$(VENV)/bin/python tests/folders.py
 
 # The importing and quantising tests skip in `make test` what needs PyTorch, nnU-Net or MONAI; here nothing is missing.
 test-all: $(IMPORT)  ## run every test, and the proofs of importing and quantising (one to two hours; Debian 12, x86-64)
