@@ -78,8 +78,8 @@ class CompiledNetworks:
     def _family(self) -> str:
         return hashlib.sha256(json.dumps(self._world, sort_keys=True).encode()).hexdigest()[:8]
 
-    def read(self, facts: Mapping[str, Any]) -> bytes | None:
-        """Return what was kept for a network; ``None`` when nothing was, or it is damaged."""
+    def read(self, facts: Mapping[str, Any]) -> memoryview | None:
+        """Return what was kept for a network, not copied; ``None`` when nothing was, or it is damaged."""
         path = self.path(facts)
         try:
             content = path.read_bytes()
@@ -88,7 +88,7 @@ class CompiledNetworks:
         except OSError as error:
             _log.warning("compiled_cache_unusable", folder=str(self._folder), why=error.strerror)
             return None
-        blob = content[_DIGEST_BYTES:]
+        blob = memoryview(content)[_DIGEST_BYTES:]
         if hashlib.sha256(blob).digest() != content[:_DIGEST_BYTES]:
             _log.warning("compiled_cache_damaged", file=path.name)
             self.forget(facts)
@@ -97,7 +97,7 @@ class CompiledNetworks:
             os.utime(path)
         return blob
 
-    def write(self, facts: Mapping[str, Any], blob: bytes) -> None:
+    def write(self, facts: Mapping[str, Any], blob: bytes | memoryview) -> None:
         """Keep a compiled network, and let old ones go."""
         path = self.path(facts)
         try:

@@ -14,7 +14,7 @@ import numpy as np
 from appliance.errors import InferenceError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 MOST_HELD_BYTES = 256 << 20
 
 _LARGEST_LABEL = 255
+#: Of answers that are weighed at a time.
+_BLOCK_BYTES = 2 << 20
 #: What a logit may be at most, so that no sum leaves the range of the type it is held in.
 _LARGEST_LOGIT = {np.dtype(np.float16): 6e4, np.dtype(np.float32): 1e37}
 
@@ -152,7 +154,8 @@ class TileSums:
         tile
             Number of the tile along each axis.
         logits
-            ``(channels, slices, rows, columns)`` in the tile's shape; not kept.
+            ``(channels, slices, rows, columns)`` in the tile's shape; not kept. Quickest where the channels of a voxel
+            lie side by side in memory, as engines compute them.
 
         Raises
         ------
@@ -161,15 +164,16 @@ class TileSums:
         """
         if not self._channels:
             self._prepare(logits.shape[0])
-        self._check(logits)
+        voxels = np.moveaxis(logits, 0, -1)
+        self._check(voxels)
         a, b, c = (axis.covered[number] for axis, number in zip(self._axes, tile, strict=True))
         for cell in product(a, b, c):
             inside = tuple(axis.inside(*at) for axis, *at in zip(self._axes, tile, cell, strict=True))
             self._left[cell] -= 1
             if self._left[cell] == 0:
-                self._finish(cell, inside, logits)
+                self._finish(cell, inside, voxels[inside])
             else:
-                self._accumulate(cell, inside, logits)
+                self._accumulate(cell, inside, voxels[inside])
 
     def _prepare(self, channels: int) -> None:
         if channels > _LARGEST_LABEL + 1:
@@ -178,10 +182,10 @@ class TileSums:
         if self._voxels_held * channels * 4 > self._most_bytes:
             self._dtype = np.dtype(np.float16)
 
-    def _check(self, logits: NDArray[np.float32]) -> None:
+    def _check(self, voxels: NDArray[np.float32]) -> None:
         limit = _LARGEST_LOGIT[self._dtype]
-        for channel in logits:
-            low, high = float(channel.min()), float(channel.max())
+        for block in voxels:
+            low, high = float(block.min()), float(block.max())
             if not (-limit < low and high < limit):  # not so either where one is no number
                 raise InferenceError(
                     "The network gave values that are not finite numbers, or too large to be compared; nothing that it "
@@ -208,30 +212,32 @@ class TileSums:
             total += self._weights[tuple(axis.inside(*at) for axis, *at in zip(self._axes, tile, cell, strict=True))]
         return total * np.float32(self._repeats)
 
-    def _accumulate(self, cell: Index, inside: tuple[slice, ...], logits: NDArray[np.float32]) -> None:
+    def _accumulate(self, cell: Index, inside: tuple[slice, ...], voxels: NDArray[np.float32]) -> None:
         share = self._share(cell, inside)
         sums = self._held.get(cell)
         if sums is None:
-            sums = self._held[cell] = np.empty((self._channels, *share.shape), self._dtype)
-            for channel in range(self._channels):
-                np.multiply(logits[channel][inside], share, out=sums[channel], casting="same_kind")
-            return
-        for channel in range(self._channels):
-            sums[channel] += logits[channel][inside] * share
+            sums = self._held[cell] = np.zeros(voxels.shape, self._dtype)
+        for block, part in _blocks(voxels):
+            sums[block] += part * share[block][..., None]
 
-    def _finish(self, cell: Index, inside: tuple[slice, ...], logits: NDArray[np.float32]) -> None:
+    def _finish(self, cell: Index, inside: tuple[slice, ...], voxels: NDArray[np.float32]) -> None:
         sums = self._held.pop(cell, None)
         share = self._share(cell, inside) if sums is not None else None
         self._totals.pop(cell, None)
-        outside = tuple(slice(*axis.segments[segment]) for axis, segment in zip(self._axes, cell, strict=True))
-        labels = self.labels[outside]
-        best: NDArray[np.float32] | None = None
-        for channel in range(self._channels):
-            value = logits[channel][inside]
-            if sums is not None:
-                value = value * share + sums[channel]
-            if best is None:
-                best = value.copy()
+        labels = self.labels[tuple(slice(*axis.segments[at]) for axis, at in zip(self._axes, cell, strict=True))]
+        for block, part in _blocks(voxels):
+            if sums is None or share is None:
+                labels[block] = part.argmax(axis=-1)
                 continue
-            np.copyto(labels, channel, where=value > best)
-            np.maximum(best, value, out=best)
+            total = part * share[block][..., None]
+            total += sums[block]
+            labels[block] = total.argmax(axis=-1)
+
+
+def _blocks(voxels: NDArray[np.float32]) -> Iterator[tuple[slice, NDArray[np.float32]]]:
+    """Some slices at a time, few enough for the processor's cache, with the channels of each voxel side by side."""
+    step = max(1, _BLOCK_BYTES // max(1, voxels[0].nbytes))
+    for start in range(0, voxels.shape[0], step):
+        block = slice(start, start + step)
+        part = voxels[block]
+        yield block, part if part.strides[-1] == part.itemsize else np.ascontiguousarray(part)

@@ -93,6 +93,7 @@ class OpenVinoEngine:
         network.reshape([1, 1, *patch])
         if device != "GPU":  # a graphics card has memory of its own
             _refuse_if_too_large(network, precision, memory_mib)
+        self._channels_last = put_channels_last(network, openvino)
         kept = CompiledNetworks(cache, openvino.__version__) if cache is not None and digest else None
         facts = {
             "pack": digest,
@@ -113,8 +114,23 @@ class OpenVinoEngine:
         """Run one tile; see :meth:`Engine.run`."""
         # Without share_outputs it would copy the whole answer into a dictionary that nobody reads.
         self._request.infer({0: hu.astype(np.float32)[None, None]}, share_inputs=True, share_outputs=True)
-        logits: NDArray[np.float32] = self._request.get_output_tensor(0).data[0]
-        return logits
+        answer: NDArray[np.float32] = self._request.get_output_tensor(0).data[0]
+        return np.moveaxis(answer, -1, 0) if self._channels_last else answer
+
+
+def put_channels_last(network: Any, openvino: Any) -> bool:
+    """Let a network that labels voxels give the channels of each voxel side by side, and say whether it does.
+
+    That is how convolutions leave them; bringing them into another order would cost a pass over the whole answer.
+    """
+    output = network.output(0)
+    if len(output.get_partial_shape()) != len("nczyx"):
+        return False
+    changed = openvino.preprocess.PrePostProcessor(network)
+    changed.output(0).model().set_layout(openvino.Layout("NCDHW"))
+    changed.output(0).tensor().set_layout(openvino.Layout("NDHWC"))
+    changed.build()
+    return True
 
 
 def openvino_devices() -> tuple[str, ...]:
@@ -179,7 +195,7 @@ def _compile(
     except RuntimeError as error:  # a plug-in that cannot give away what it compiled
         _log.debug("compiled_network_not_kept", why=complaint(error))
     else:
-        kept.write(facts, stream.getvalue())
+        kept.write(facts, stream.getbuffer())  # a copy of it would be as large as the network
     return compiled
 
 

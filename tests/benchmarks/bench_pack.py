@@ -2,8 +2,7 @@
 
 Each contender runs in a process of its own, twice, in turns, so that neither memory nor a busy moment of the machine
 is laid at another's door. Resampling a 300 × 512 × 512 volume to the network's grid and back is measured too, because
-at 3 mm it costs as much as the network. How much of the machine the INT8 network uses is told by its operations a
-second beside those of large INT8 convolutions, measured in turns in one process.
+at 3 mm it costs as much as the network. How much of the machine INT8 networks use, ``bench_peak.py`` tells.
 
 Run as ``python tests/benchmarks/bench_pack.py [--json FILE]``; prints Markdown tables.
 """
@@ -99,99 +98,6 @@ def measure(engine: str, precision: str) -> dict[str, object]:
     return {"seconds": seconds, "ready_s": ready, "peak_mib": peak_mib, "used": used}
 
 
-def operations(network) -> int:
-    """Multiplications and additions of a network's convolutions."""
-    total = 0
-    for op in network.get_ordered_ops():
-        kind = op.get_type_name()
-        if kind not in {"Convolution", "ConvolutionBackpropData"}:
-            continue
-        weights = list(op.input(1).get_shape())  # out, in, … ; a transposed convolution's are in, out, …
-        places = list(op.output(0).get_shape() if kind == "Convolution" else op.input(0).get_shape())[2:]
-        total += 2 * int(np.prod(weights)) * int(np.prod(places))
-    return total
-
-
-def large_convolutions(openvino, channels: int, size: tuple[int, ...], depth: int = 4):
-    """Quantised convolutions one after the other, of a size that a processor likes best."""
-    ops = openvino.opset13
-
-    def quantised(values, low: float, high: float, levels: int):
-        ends = [ops.constant(np.float32(end)) for end in (low, high)]
-        return ops.fake_quantize(values, *ends, *ends, levels)
-
-    rng = np.random.default_rng(0)
-    kernel, dimensions = [3] * len(size), len(size)
-    current = start = ops.parameter([1, channels, *size], np.float32)
-    for _ in range(depth):
-        weights = rng.normal(0, 0.02, (channels, channels, *kernel)).astype(np.float32)
-        most = float(np.abs(weights).max())
-        convolved = ops.convolution(
-            quantised(current, 0.0, 2.55, 256),
-            quantised(ops.constant(weights), -most, most, 255),
-            [1] * dimensions,
-            [1] * dimensions,
-            [1] * dimensions,
-            [1] * dimensions,
-        )
-        current = ops.relu(convolved)
-    return openvino.Model([current], [start])
-
-
-#: Channels and places of the convolutions whose best is taken for the machine's peak.
-LARGE = ((128, (32, 32, 32)), (256, (16, 32, 32)), (256, (32, 32, 32)), (512, (16, 16, 16)), (256, (64, 64)))
-PEAK_ROUNDS = 8
-
-
-def measure_peak() -> dict[str, float]:
-    """Operations a second of the INT8 network and of large INT8 convolutions, in turns in this process."""
-    from appliance.inference.engines import import_openvino, open_engine
-    from appliance.packs.registry import available
-
-    (pack,) = available()
-    openvino = import_openvino()
-    core = openvino.Core()
-    network = core.read_model(pack.network("openvino", "int8"))
-    network.reshape([1, 1, *pack.manifest.input.patch])
-    engine, hu = (
-        open_engine(pack, engine="openvino", precision="int8", threads=THREADS),
-        tile(pack.manifest.input.patch),
-    )
-    runs = {"network": (operations(network), lambda: engine.run(hu))}
-    options = {
-        "PERFORMANCE_HINT": "LATENCY",
-        "NUM_STREAMS": 1,
-        "INFERENCE_PRECISION_HINT": "f32",
-        "INFERENCE_NUM_THREADS": THREADS,
-    }
-    for channels, size in LARGE:
-        model = large_convolutions(openvino, channels, size)
-        request = core.compile_model(model, "CPU", options).create_infer_request()
-        request.set_input_tensor(openvino.Tensor(np.random.default_rng(1).random((1, channels, *size), np.float32)))
-        runs[f"{channels} channels, {' × '.join(map(str, size))}"] = (operations(model), request.infer)
-    best = dict.fromkeys(runs, np.inf)
-    for number in range(PEAK_ROUNDS + 1):
-        for name, (_, run) in runs.items():
-            begun = time.perf_counter()
-            run()
-            if number:
-                best[name] = min(best[name], time.perf_counter() - begun)
-    return {name: runs[name][0] / best[name] / 1e9 for name in runs} | {"gop": runs["network"][0] / 1e9}
-
-
-def print_peak() -> None:
-    """Print how much of the machine's own INT8 peak the network reaches."""
-    done = subprocess.run([sys.executable, __file__, "--peak"], check=True, capture_output=True, text=True)
-    found = json.loads(done.stdout.splitlines()[-1])
-    gop, network = found.pop("gop"), found.pop("network")
-    peak = max(found, key=lambda name: found[name])
-    print(f"\n| INT8, {THREADS} threads | GOP/s | of the peak |\n|---|---|---|")
-    print(f"| trunk network, {gop:.0f} GOP a tile | {network:.0f} | {network / found[peak]:.2f} |")
-    for name, speed in found.items():
-        words = f"convolutions of {name}{' (the peak)' if name == peak else ''}"
-        print(f"| {words} | {speed:.0f} | {speed / found[peak]:.2f} |")
-
-
 def opening() -> list[tuple[str, float, float]]:
     """Seconds until each network of OpenVINO is open: compiled, and read back from the disk."""
     from appliance.inference.engines import open_engine
@@ -250,14 +156,10 @@ def resampling() -> list[tuple[str, float]]:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--one", nargs=2, metavar=("ENGINE", "PRECISION"))
-    parser.add_argument("--peak", action="store_true", help="only the operations a second, as JSON")
     parser.add_argument("--json", type=Path, help="also write the figures for the pack's manifest")
     options = parser.parse_args()
     if options.one:
         print(json.dumps(measure(*options.one)))
-        return
-    if options.peak:
-        print(json.dumps(measure_peak()))
         return
     found: dict[tuple[str, str], list[dict[str, object]]] = {}
     for _ in range(ROUNDS):
@@ -276,11 +178,10 @@ def main() -> None:
             f"| {reference / best[contender]:.1f} | {min(run['ready_s'] for run in runs):.1f} "
             f"| {max(run['peak_mib'] for run in runs):.0f} |"
         )
-    if ("openvino", "int8") in best:
-        if PYTORCH in best:
-            ratio = best[PYTORCH] / best["openvino", "int8"]
-            print(f"\nThe shipped BatchNorm network in INT8 is {ratio:.1f} times as fast as PyTorch eager in f32.")
-        print_peak()
+    if PYTORCH in best:
+        quickest = min((contender for contender in best if contender[0] == "openvino"), key=lambda one: best[one])
+        ratio = best[PYTORCH] / best[quickest]
+        print(f"\nThe shipped BatchNorm network in {quickest[1]} is {ratio:.1f} times as fast as PyTorch eager in f32.")
     print("\n| OpenVINO | compiled, best s | read back from the disk, best s |\n|---|---|---|")
     for precision, compiled, read in opening():
         print(f"| {precision} | {compiled:.2f} | {read:.2f} |")

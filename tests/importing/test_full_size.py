@@ -126,9 +126,12 @@ def test_the_logits_of_a_tile_are_those_of_pytorch(trained, pack):
     with torch.inference_mode():
         expected = whole(torch.from_numpy(tile.astype(np.float32))[None, None])[0].numpy()
     found = open_engine(pack, engine="openvino", precision="f32", threads=2).run(tile)
-    difference = float(np.abs(found - expected).max())
-    report("fast", largest_logit=float(np.abs(expected).max()), largest_difference=difference)
-    assert difference < 1e-3
+    difference, largest = float(np.abs(found - expected).max()), float(np.abs(expected).max())
+    same = float((found.argmax(axis=0) == expected.argmax(axis=0)).mean())
+    report("fast", largest_logit=largest, largest_difference=difference, tile_agrees=same)
+    # Fifty million answers of two engines that add in another order.
+    assert difference < 1e-3 * largest
+    assert same >= NEEDED
 
 
 def test_quantised_through_its_gate(pack, tmp_path):
