@@ -1,6 +1,6 @@
 """Imported TotalSegmentator structures take the place of the shipped pack's, and no screening knows of it.
 
-nnU-Net trains a tiny network on the built-in test patient (synthetic) for a minute; it is imported and preferred.
+nnU-Net trains a tiny network on the built-in test patient (synthetic) for minutes; it is imported and preferred.
 """
 
 from __future__ import annotations

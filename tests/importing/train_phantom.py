@@ -33,7 +33,7 @@ KIND = {
     "patch": [64, 40, 56],
     "features": [8, 16, 32, 32],
     "batch": 1,
-    "iterations": 120,
+    "iterations": 300,
 }
 
 
@@ -69,7 +69,7 @@ def main() -> None:
     folder = Path(sys.argv[1])
     place(folder)
     write_dataset(folder / "raw" / DATASET)
-    train(folder, DATASET, KIND, quick_trainer())
+    train(folder, DATASET, KIND, quick_trainer(2e-3))
 
 
 if __name__ == "__main__":
