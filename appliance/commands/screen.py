@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import appliance
+from appliance.durable import is_the_box_s
 from appliance.errors import ConfigurationError, InputRefusedError
 
 if TYPE_CHECKING:
@@ -120,6 +121,12 @@ def _one_series(
             if folder is not None and count > 1:
                 folder.rmdir()  # nothing was written for a series that cannot be used
             return _refusal(error.reason, series)
+        except OSError as error:
+            if folder is None or not is_the_box_s(error):
+                raise
+            raise ConfigurationError(
+                f"--out {folder}: {error.strerror}; make room, or name another folder. What is there is not whole."
+            ) from error
     return report.to_json()
 
 

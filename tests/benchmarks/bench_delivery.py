@@ -52,9 +52,11 @@ def free_port() -> int:
 
 def make_result(folder: Path) -> None:
     """Screen the test patient into a folder, as the child process would."""
+    from appliance.logs import configure
     from appliance.phantom import PhantomOptions, write_series
     from appliance.screen import screen_series
 
+    configure("error", "text")
     options = PhantomOptions(slice_thickness_mm=3.0, slice_spacing_mm=3.0, emphysema_fraction=0.15, liver_hu=30.0)
     write_series(options, folder / "scan")
     (folder / "result").mkdir()

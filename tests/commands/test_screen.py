@@ -56,6 +56,16 @@ def test_every_number_can_be_traced(screened):
     assert report["scan"]["series_instance_uid"]
 
 
+def test_a_full_disk_is_told_in_a_sentence(run, patient, tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("appliance.screen.screen_series", full)
+    ran = run("screen", patient, "--out", tmp_path)
+    assert ran.exit_code == 2
+    assert f"--out {tmp_path}: No space left on device; make room" in ran.errors
+
+
 def test_files_of_the_result(screened):
     report, out = screened
     assert json.loads((out / "report.json").read_text()) == report
