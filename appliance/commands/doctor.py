@@ -17,7 +17,8 @@ from appliance.errors import ApplianceError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from appliance.config import Settings, TlsSettings
+    from appliance.config import Settings
+    from appliance.config_parts import TlsSettings
 
 _EXPIRY_WARNING_DAYS = 60
 _CLOCK_TOLERANCE_S = 5.0

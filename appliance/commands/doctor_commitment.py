@@ -11,7 +11,8 @@ from appliance.commands.doctor_checks import Check, Verdict
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from appliance.config import Destination, Settings
+    from appliance.config import Settings
+    from appliance.config_deliver import Destination
 
 _LATELY_S = 7 * 86400.0
 _TIMEOUT_S = 15.0

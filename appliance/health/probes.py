@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from appliance.config import DeliverSettings, Destination
+    from appliance.config_deliver import DeliverSettings, Destination
 
 _MIB = 1024.0 * 1024.0
 _PROBE_TIMEOUT_S = 3.0

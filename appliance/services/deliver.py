@@ -37,7 +37,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from appliance.config import BoxSettings, Destination, DicomwebDestination, Hl7Destination, Settings
+    from appliance.config import BoxSettings, Settings
+    from appliance.config_deliver import Destination, DicomwebDestination, Hl7Destination
     from appliance.delivery.errand import Errand
     from appliance.delivery.shipment import Carrier
     from appliance.store.database import Store

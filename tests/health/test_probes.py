@@ -8,7 +8,7 @@ import pytest
 from pynetdicom import AE, evt
 from pynetdicom.sop_class import Verification
 
-from appliance.config import Destination
+from appliance.config_deliver import Destination
 from appliance.dicom.implementation import IMPLEMENTATION_CLASS_UID
 from appliance.health import probes
 from appliance.health.model import ServiceState

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 import structlog
 
-from appliance.config import TlsSettings
+from appliance.config_parts import TlsSettings
 from appliance.dicom.network.sender import echo, send
 from appliance.errors import ConfigurationError
 from tests.receive.conftest import CALLED, SENDER, data_set_bytes, eventually, list_associations, make_series
