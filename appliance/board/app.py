@@ -11,7 +11,6 @@ import anyio
 import structlog
 from anyio import to_thread
 from starlette.applications import Starlette
-from starlette.convertors import Convertor, register_url_convertor
 from starlette.middleware import Middleware
 from starlette.responses import FileResponse, HTMLResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
@@ -23,6 +22,7 @@ from appliance.board.names import clean_name
 from appliance.board.overview import Trouble
 from appliance.board.pages import STATIC, Pages
 from appliance.board.passwords import read_password
+from appliance.board.paths import numbers_of, path_of
 from appliance.errors import ConfigurationError, StoreError
 from appliance.store.database import open_database
 
@@ -48,25 +48,7 @@ _LANGUAGE_COOKIE = "board-language"
 _YEAR_S = 365 * 86400
 #: How long a page waits for the database before it says that it cannot be shown.
 _PATIENCE_S = 5.0
-_MOST_ALERTS_AT_ONCE = 100
-_MOST_DIGITS = 18  # what SQLite can hold as a number
-
-
-class _RowNumber(Convertor[int]):
-    """A number of a row: opaque, and never too large for the database."""
-
-    regex = f"[0-9]{{1,{_MOST_DIGITS}}}"
-
-    def convert(self, value: str) -> int:
-        """Return the number in a path."""
-        return int(value)
-
-    def to_string(self, value: int) -> str:
-        """Return the path's part for a number."""
-        return str(value)
-
-
-register_url_convertor("row", _RowNumber())
+_READ_AGAIN_S = 2.0
 
 
 @dataclass(slots=True)
@@ -248,7 +230,7 @@ class Board:
         form = await self._form(request)
         if form is None:
             return PlainTextResponse(words.say("page_old", self._language(request)), 403)
-        answer = RedirectResponse(_path_of(form.get("back", "/")), 303)
+        answer = RedirectResponse(path_of(form.get("back", "/")), 303)
         if form.get("language") in words.LANGUAGES:
             answer.set_cookie(
                 _LANGUAGE_COOKIE,
@@ -269,7 +251,7 @@ class Board:
         if form is None:
             return self._page(request, "message.html", session, status=403, message="page_old")
         name = clean_name(form.get("name", ""))
-        alerts = _numbers(form.get("alerts", ""))
+        alerts = numbers_of(form.get("alerts", ""))
         if not alerts:
             return self._page(request, "message.html", session, status=400, message="nothing_here")
         if not name:
@@ -280,8 +262,7 @@ class Board:
         except (StoreError, TimeoutError) as error:
             _log.error("acknowledgement_not_recorded", error=type(error).__name__)
             return self._board(request, session, problem="not_recorded", status=503)
-        finally:
-            self.watcher.look_now()
+        await self.watcher.read_again(_READ_AGAIN_S)
         _log.info("acknowledged", alerts=list(alerts), new=recorded)
         return RedirectResponse(f"/?told={'now' if recorded else 'before'}", 303)
 
@@ -417,16 +398,3 @@ class Board:
     def _record(self, alerts: tuple[int, ...], name: str) -> int:
         with open_database(self.database, check=False) as store:
             return sum(store.alerts.acknowledge(alert, name) for alert in alerts)
-
-
-def _numbers(text: str) -> tuple[int, ...]:
-    parts = text.split()
-    if len(parts) > _MOST_ALERTS_AT_ONCE or not all(part.isascii() and part.isdigit() for part in parts):
-        return ()
-    return tuple(int(part) for part in parts) if all(len(part) <= _MOST_DIGITS for part in parts) else ()
-
-
-def _path_of(text: str) -> str:
-    """Return a path of this board that somebody came from; never another site's address."""
-    known = text.startswith("/") and text.replace("/", "").isalnum() and text.isascii() and "//" not in text
-    return text if known else "/"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import threading
 import time
 from dataclasses import replace
@@ -12,7 +14,6 @@ import structlog
 from appliance.board.overview import Trouble
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Callable
     from pathlib import Path
 
@@ -48,6 +49,7 @@ class Watcher:
         self._stopped = threading.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._wakers: set[Callable[[], None]] = set()
+        self._asked: set[tuple[float, asyncio.Event]] = set()
         self._thread = threading.Thread(target=self._run, name="board-watcher", daemon=True)
         self.latest: Overview = reader.read()
         self._version = 1
@@ -78,9 +80,19 @@ class Watcher:
         """Return what was read last, and that it is old where it is."""
         return replace(self.latest, trouble=Trouble.UNREADABLE) if self.stuck else self.latest
 
-    def look_now(self) -> None:
-        """Do not wait for the next second: something was just written."""
+    async def read_again(self, patience_s: float) -> None:
+        """Read at once, because something was just written, and wait for that; not for a database that hangs."""
+        if self._loop is None:
+            self._take(self.reader.read())
+            return
+        done = asyncio.Event()
+        asked = (time.monotonic(), done)
+        self._asked.add(asked)
         self._hurry.set()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(patience_s):
+                await done.wait()
+        self._asked.discard(asked)
 
     def subscribe(self, wake: Callable[[], None]) -> None:
         """Call this, in the loop, after each change."""
@@ -113,9 +125,15 @@ class Watcher:
             _log.error("board_not_read", error=type(error).__name__)
             overview = replace(self.latest, trouble=Trouble.UNREADABLE)
         if self._loop is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._tell, overview)
+            self._loop.call_soon_threadsafe(self._tell, overview, self._read_at_s)
 
-    def _tell(self, overview: Overview) -> None:
+    def _tell(self, overview: Overview, began_s: float) -> None:
+        self._take(overview)
+        for asked_s, done in self._asked:
+            if asked_s <= began_s:
+                done.set()
+
+    def _take(self, overview: Overview) -> None:
         changed = not overview.same_as(self.latest)
         self.latest = overview
         if changed:

@@ -35,9 +35,9 @@ SENTENCES: dict[str, dict[Language, str]] = {
     },
     # --- sound ---
     "sound_on": {"en": "Sound is on", "zh": "声音已开启"},
-    "sound_off": {"en": "SOUND IS OFF – press to turn on", "zh": "声音已关闭 – 点击开启"},
+    "sound_off": {"en": "SOUND IS OFF – press here", "zh": "声音已关闭 – 点击开启"},
     "sound_blocked": {
-        "en": "SOUND IS BLOCKED – press to turn on",
+        "en": "SOUND IS BLOCKED – press here",
         "zh": "声音被浏览器阻止 – 点击开启",
     },
     # --- alerts ---

@@ -136,8 +136,9 @@ def board_of(settings: Settings, own: BoardSettings, watcher: Watcher) -> Board:
     from appliance.board.streams import Streams
     from appliance.board.throttle import Throttle
 
+    deliver = settings.deliver
     return Board(
-        pages=Pages(settings.box.name, has_destinations=bool(settings.deliver.destinations)),
+        pages=Pages(settings.box.name, has_destinations=bool(deliver.destinations or deliver.dicomweb)),
         watcher=watcher,
         reader=watcher.reader,
         sessions=Sessions(settings.box.state_directory / "board" / "sessions.json", own.session_hours * 3600.0),

@@ -46,7 +46,7 @@ class Browser:
             options.add_experimental_option("prefs", {"profile.managed_default_content_settings.javascript": 2})
         # Named by its path, so that selenium looks for no driver elsewhere.
         self.driver = Chrome(options=options, service=Service(CHROMEDRIVER))
-        self.driver.set_page_load_timeout(60)
+        self.driver.set_page_load_timeout(120)
         self.url = url
 
     def open(self, path: str = "/") -> None:
@@ -67,7 +67,7 @@ class Browser:
         # In one step inside the browser: the page may replace the element meanwhile.
         return self.run("const e = document.querySelector(arguments[0]); return e ? e.innerText : ''", css)
 
-    def wait_text(self, css: str, text: str, at_most_s: float = 60.0) -> None:
+    def wait_text(self, css: str, text: str, at_most_s: float = 120.0) -> None:
         wait_until(lambda: text in self.text(css), f"{text!r} in {css}, not {self.text(css)!r}", at_most_s)
 
     def run(self, script: str, *arguments: Any) -> Any:

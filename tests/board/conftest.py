@@ -66,6 +66,16 @@ def look(room: Room) -> Callable[..., Visitor]:
 @pytest.fixture
 def browse() -> Iterator[Callable[..., Browser]]:
     """Open a real browser; each has a profile of its own."""
+    yield from _browsers()
+
+
+@pytest.fixture(scope="module")
+def browse_module() -> Iterator[Callable[..., Browser]]:
+    """The same for a browser that several tests use."""
+    yield from _browsers()
+
+
+def _browsers() -> Iterator[Callable[..., Browser]]:
     if not CHROMEDRIVER:
         pytest.skip("chromedriver is not installed")
     opened, folders = [], []

@@ -38,7 +38,7 @@ TITLES = {
 _numbers = itertools.count(1)
 
 
-def wait_until(condition: Callable[[], Any], what: str, at_most_s: float = 60.0) -> Any:
+def wait_until(condition: Callable[[], Any], what: str, at_most_s: float = 120.0) -> Any:
     deadline = time.monotonic() + at_most_s
     while not (found := condition()):
         if time.monotonic() > deadline:
@@ -222,7 +222,7 @@ class Visitor:
 
     def __init__(self, url: str, *, client: httpx.Client | None = None, **options: Any) -> None:
         # Loopback must not go through a proxy that the machine may have.
-        self.client = client or httpx.Client(base_url=url, timeout=60.0, trust_env=False, **options)
+        self.client = client or httpx.Client(base_url=url, timeout=120.0, trust_env=False, **options)
         self.url = url
 
     def __enter__(self) -> Self:

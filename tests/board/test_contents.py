@@ -3,10 +3,13 @@
 import time
 
 import pytest
+from pydicom.dataset import Dataset, FileMetaDataset
 
 from appliance.board.overview import MOST_CARDS
 from appliance.board.passwords import write_password
+from appliance.board.paths import path_of
 from appliance.reasons import ReasonCode
+from appliance.results.objects.patient import written_name
 
 from .room import TITLES, not_run, screening
 
@@ -182,3 +185,57 @@ def test_logging_out_ends_the_session_for_good(look, room):
     assert visitor.post("/logout", {}).headers["location"] == "/login"
     visitor.client.cookies.set("board", token)
     assert visitor.get("/").status_code == 303
+
+
+def test_a_patient_is_named_only_where_that_is_chosen(look, room):
+    ds = Dataset()
+    ds.file_meta = FileMetaDataset()
+    ds.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2.1"
+    ds.SpecificCharacterSet = "GB18030"
+    ds.PatientName = "Zhang^San=张^三"
+    ds.SOPClassUID, ds.SOPInstanceUID = "1.2.840.10008.5.1.4.1.1.7", "1.2.3"
+    scan = room.add_scan("A1")
+    room.raise_alert(scan)
+    folder = room.state / "results" / f"{scan}-r1" / "objects"
+    folder.mkdir(parents=True)
+    ds.save_as(folder / "report.dcm", enforce_file_format=True)
+    assert "张 三" not in look().get("/").text
+    named = look(show_patient_name=True)
+    for path in ("/", f"/scans/{scan}"):
+        assert f"张 三 · Scan {scan}" in named.get(path).text
+    assert "Accession A1" not in named.get("/").text
+
+
+def test_a_patient_without_result_objects_is_called_by_the_accession_number(look, room):
+    room.add_scan("A1")
+    assert "Accession A1" in look(show_patient_name=True).get("/").text
+
+
+@pytest.mark.parametrize(
+    ("person_name", "written"),
+    [
+        ("Yamada^Tarou=山田^太郎=やまだ^たろう", "山田 太郎"),
+        ("Müller^Jörg^^Dr.", "Müller Jörg Dr."),
+        ("=张^三", "张 三"),
+        ("^^", ""),
+        ("", ""),
+    ],
+)
+def test_person_names_are_written_as_people_do(person_name, written):
+    assert written_name(person_name) == written
+
+
+@pytest.mark.parametrize(
+    ("sent", "led_to"),
+    [
+        ("/scans/7", "/scans/7"),
+        ("/", "/"),
+        ("//evil.example", "/"),
+        ("https://evil.example/", "/"),
+        ("/\\evil.example", "/"),
+        ("/scans/7?x=1", "/"),
+        ("", "/"),
+    ],
+)
+def test_a_form_leads_back_to_the_board_only(sent, led_to):
+    assert path_of(sent) == led_to

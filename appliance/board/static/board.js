@@ -6,12 +6,15 @@
   const BEAT_LOST_MS = 15000;
   const EVERY_S = { escalated: 5, urgent: 10, soon: 30, routine: 120 };
   const LOST_EVERY_S = 30;
+  const PATIENCE_MS = 20000;
+  const TOLD_MS = 15000;
 
   let version = root.dataset.version;
   let heardAt = Date.now();
   let source = null;
   let refreshing = false;
   let again = false;
+  let toldUntil = 0;
 
   const by = (id) => document.getElementById(id);
 
@@ -21,6 +24,7 @@
   const said = (element) => {
     const copy = element.cloneNode(true);
     for (const elapsed of copy.querySelectorAll(".elapsed")) elapsed.textContent = "";
+    for (const busy of copy.querySelectorAll("[aria-busy]")) busy.removeAttribute("aria-busy");
     return copy.outerHTML;
   };
 
@@ -39,13 +43,15 @@
 
   const alertIds = () => new Set((by("bell")?.dataset.ids || "").split(" ").filter(Boolean));
 
-  const apply = (fresh) => {
+  const apply = (fresh, answer) => {
     const before = alertIds();
     const focused = document.activeElement;
     const wasOnCard = Boolean(focused?.closest("#cards"));
     for (const part of [...document.querySelectorAll("[data-part]")]) {
       const other = fresh.getElementById(part.id);
       if (!other || said(part) === said(other)) continue;
+      // What somebody was just told stays long enough to be read.
+      if (part.id === "told" && !answer && Date.now() < toldUntil) continue;
       if ("keyed" in part.dataset) replaceKeyed(part, other);
       else part.replaceWith(document.adoptNode(other));
     }
@@ -71,14 +77,17 @@
     place.textContent = `${place.dataset.lead}: ${names.join("; ") || by("bell").textContent}`;
   };
 
-  const take = async (response) => {
+  const ask = (path, options) =>
+    fetch(path, { cache: "no-store", signal: AbortSignal.timeout(PATIENCE_MS), ...options });
+
+  const take = async (response, answer) => {
     if (new URL(response.url).pathname === "/login") {
       location.assign("/login");
       return;
     }
     const type = response.headers.get("content-type") || "";
     if (!type.startsWith("text/html")) throw new Error("no page");
-    apply(new DOMParser().parseFromString(await response.text(), "text/html"));
+    apply(new DOMParser().parseFromString(await response.text(), "text/html"), answer);
   };
 
   const refresh = async () => {
@@ -88,7 +97,7 @@
     }
     refreshing = true;
     try {
-      await take(await fetch(location.pathname, { cache: "no-store" }));
+      await take(await ask(location.pathname));
       heard();
     } catch {
       // The watch below says so when it lasts.
@@ -245,11 +254,14 @@
     const pressed = event.submitter;
     if (form.id !== "acknowledge" || !pressed?.value) return;
     event.preventDefault();
+    // Not disabled, or the focus would be lost.
+    if (pressed.ariaBusy === "true") return;
     const fields = new URLSearchParams(new FormData(form));
     fields.set(pressed.name, pressed.value);
-    pressed.disabled = true;
+    pressed.ariaBusy = "true";
     try {
-      await take(await fetch(form.action, { method: "POST", body: fields, cache: "no-store" }));
+      toldUntil = Date.now() + TOLD_MS;
+      await take(await ask(form.action, { method: "POST", body: fields }), true);
       heard();
     } catch {
       const told = by("told");
@@ -258,7 +270,7 @@
         told.classList.add("problem");
       }
     }
-    pressed.disabled = false;
+    pressed.ariaBusy = "false";
   });
 
   by("sound")?.addEventListener("click", async () => {
