@@ -7,7 +7,7 @@ stays in the affine of the result, so that every label keeps its place in the pa
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
+    from scipy.sparse import csr_array
 
     from appliance.scan import Volume
 
@@ -256,36 +257,46 @@ def resampled_slabs(
     values : NDArray[np.float32]
         ``(some slices, rows, columns)``.
     """
-    along_slices, along_rows, along_columns = weights
-    columns_t = np.ascontiguousarray(along_columns.T)
+    from scipy import sparse
+
+    # Few weights of a matrix are not zero, and a product of dense ones keeps every core waiting for the others.
+    along_slices, along_rows, along_columns = (sparse.csr_array(matrix) for matrix in weights)
     count_out, count_in = along_slices.shape
     # Slices up to this one of the array must have come before a slice of the result, and all before it, are complete.
-    reach = np.where(along_slices != 0, np.arange(count_in), -1).max(axis=1)
+    reach = np.where(weights[0] != 0, np.arange(count_in), -1).max(axis=1)
     complete = np.maximum.accumulate(reach)
-    begun = np.zeros((0, along_rows.shape[0], along_columns.shape[0]), np.float32)
+    plane = (along_rows.shape[0], array.shape[2])
+    begun = np.zeros((0, *plane), np.float32)
     base = 0
     for start in range(0, count_in, _SLAB):
         slab = array[start : start + _SLAB].astype(np.float32)
         stop = start + slab.shape[0]
         if clip is not None:
             np.clip(slab, *clip, out=slab)
-        narrow = slab.reshape(-1, slab.shape[2]) @ columns_t
-        small = along_rows @ narrow.reshape(slab.shape[0], slab.shape[1], -1)
+        small = np.stack([along_rows @ image for image in slab])
         share = along_slices[:, start:stop]
-        used = np.flatnonzero(share.any(axis=1))
+        used = np.flatnonzero(np.diff(share.indptr))
         last = max(base + begun.shape[0], int(used[-1]) + 1 if used.size else 0)
         if last > base + begun.shape[0]:
-            more = np.zeros((last - base - begun.shape[0], *begun.shape[1:]), np.float32)
+            more = np.zeros((last - base - begun.shape[0], *plane), np.float32)
             begun = np.concatenate([begun, more]) if begun.shape[0] else more
         if used.size:
             first = int(used[0])
             begun[first - base : last - base] += (share[first:last] @ small.reshape(small.shape[0], -1)).reshape(
-                last - first, *begun.shape[1:]
+                last - first, *plane
             )
         done = int(np.searchsorted(complete, stop)) if stop < count_in else count_out
         if done > base:
-            yield base, begun[: done - base]
+            yield base, _along_last(begun[: done - base], along_columns)
             begun, base = begun[done - base :].copy(), done
+
+
+def _along_last(array: NDArray[np.float32], weights: csr_array[Any]) -> NDArray[np.float32]:
+    """Resample the last of three axes; a sparse product runs along the first, so the axes are turned there and back."""
+    slices, rows, columns = array.shape
+    turned = np.ascontiguousarray(array.reshape(-1, columns).T)
+    narrow: NDArray[np.float32] = np.ascontiguousarray((weights @ turned).T)
+    return narrow.reshape(slices, rows, -1)
 
 
 def resample_hounsfield(
