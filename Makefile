@@ -26,7 +26,7 @@ export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 UV := $(VENV)/bin/uv pip
 CPU_TORCH := $(if $(UV_FIND_LINKS),,--torch-backend cpu)
 
-.PHONY: help demo demo-hospital test test-all test-fast bench lint generate lock clean
+.PHONY: help demo demo-hospital test test-all test-fast accuracy bench lint generate lock clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,6 +50,9 @@ test-all: $(IMPORT)  ## run every test, and the proofs of importing and quantisi
 
 test-fast: $(DEVELOP)  ## run the tests that take no more than a few seconds each
 	$(PYTEST) -x -q -m "not slow"
+
+accuracy: $(DEVELOP)  ## measure the screenings on digital patients and on the real scans, write docs/accuracy.md
+	$(VENV)/bin/python -m tests.accuracy
 
 # Where `make test-all` has made the environment of imports, networks are measured beside nnU-Net and PyTorch too.
 bench: $(TOOLS)  ## measure ingest, screening and inference on this machine, print the tables

@@ -53,6 +53,7 @@ class ReasonCode(StrEnum):
     LEVELS_UNCERTAIN = "levels_uncertain"
     NOT_INSPIRATORY = "not_inspiratory"
     METAL_IN_ORGAN = "metal_in_organ"
+    MOTION_ARTIFACTS = "motion_artifacts"
     # --- failures -----------------------------------------------------------------------------------
     SCREENING_FAILED = "screening_failed"
     WORKER_LOST = "worker_lost"

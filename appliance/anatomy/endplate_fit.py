@@ -46,8 +46,11 @@ _AS_GOOD, _ELSEWHERE_MM = 0.01, 1.2
 _UNUSUAL = 0.003
 #: On slices thinner than this one start finds the endplates; on slices thicker than that rivals count more, mm.
 _THIN_MM, _THICK_MM = 1.75, 2.75
-#: A disc thinner than this many slices cannot be told from its endplates.
-_SLICES_PER_DISC = 1.9
+#: A disc thinner than this many slices cannot be told from its endplates; where slices are thin, the disc's blur within
+#: them matters less, and healthy discs of the upper chest are 2 mm high.
+_SLICES_PER_DISC, _THIN_SLICES_PER_DISC = 1.9, 1.3
+#: Share of the variance that a fit must explain: real endplates are rough, and neighbours' osteophytes lie beside them.
+_EXPLAINED, _THIN_EXPLAINED = 0.3, 0.25
 #: Voxels of a disc that tell something of their own.
 _INDEPENDENT = 300.0
 
@@ -99,13 +102,15 @@ def fit_disc(
         return None
     blur = blur_mm(volume, frame[1])
     first_apart = np.polyval(theta[3:], 0.0) - np.polyval(theta[:3], 0.0)
-    if first_apart < _SLICES_PER_DISC * blur[0] - 1.5:
-        return None
     thin = volume.spacing_mm[0] < _THIN_MM
+    thinnest = (_THIN_SLICES_PER_DISC if thin else _SLICES_PER_DISC) * blur[0]
+    if first_apart < thinnest - 1.5:
+        return None
+    limits = (_THIN_EXPLAINED if thin else _EXPLAINED, max(1.0, thinnest))
     offsets = ((0.0, 0.0),) if thin else ((0.0, 0.0), (-1.5, 0.0), (1.5, 0.0), (0.0, -1.5), (0.0, 1.5))
     found = []
     for below, above in offsets:
-        fitted = _fit(voxels, blur, theta + np.array([0.0, 0.0, below, 0.0, 0.0, above]))
+        fitted = _fit(voxels, blur, theta + np.array([0.0, 0.0, below, 0.0, 0.0, above]), limits)
         if fitted is not None:
             found.append(fitted)
     return _agreed(found, _AS_GOOD if volume.spacing_mm[0] < _THICK_MM else 4.0 * _AS_GOOD)
@@ -131,8 +136,20 @@ def _fit(
     voxels: tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]],
     blur: tuple[float, float],
     theta: NDArray[np.float64],
+    limits: tuple[float, float],
 ) -> tuple[NDArray[np.float64], float] | None:
     """Gauss-Newton fit of both endplates' parabolas, with the five densities solved for at every step.
+
+    Parameters
+    ----------
+    voxels
+        Relative depth, height and HU.
+    blur
+        See :func:`blur_mm`.
+    theta
+        Where to begin.
+    limits
+        The least share of the variance that must be explained, and the least height of the disc, mm.
 
     Returns
     -------
@@ -188,11 +205,7 @@ def _fit(
     edges = np.array([[1.0, -1.0, 1.0], [1.0, 1.0, 1.0]])
     doubt = max(float(np.sqrt(np.einsum("ij,jk,ik->i", edges, c, edges).max())) for c in _blocks(covariance))
     apart = float((np.polyval(theta[3:], [-0.8, 0.0, 0.8]) - np.polyval(theta[:3], [-0.8, 0.0, 0.8])).min())
-    return (
-        (theta, share)
-        if share > 0.3 and doubt < _UNCERTAIN_MM and apart > max(1.0, _SLICES_PER_DISC * blur[0])
-        else None
-    )
+    return (theta, share) if share > limits[0] and doubt < _UNCERTAIN_MM and apart > limits[1] else None
 
 
 def _blocks(covariance: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -26,7 +26,8 @@ from appliance.screenings.contract import (
     Status,
     Urgency,
 )
-from appliance.screenings.region import corners_mm, listed, middle_and_spread, near, shell_hu, whole_plane
+from appliance.screenings.plaque_surroundings import REACH_MM, surroundings
+from appliance.screenings.region import corners_mm, listed, middle_and_spread, near, whole_plane
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -40,12 +41,8 @@ if TYPE_CHECKING:
 _AORTA_DEPTH_MM, _HEART_DEPTH_MM, _ENOUGH_VOXELS = 5.0, 20.0, 500
 # The grooves between the chambers, where the arteries run, are not wider than twice this.
 _GROOVE_MM = 9.0
-# Fat around an artery: its density, how far from the plaque it is looked for, and how much there must be.
-_FAT_HU, _FAT_NEAR_MM, _FAT_SHARE = (-190, -30), (1.5, 5.0), 0.02
 # A moving heart without fat around it makes bright spots at its border; calcium of arteries this thin is denser.
 _FAINT_HU = 250
-# Lung and bronchi: their density, and the share of a plaque's surroundings from which it lies in them and not in fat.
-_AIR_HU, _AIR_SHARE = -400, 0.2
 
 
 class CoronaryCalciumSettings(ScreeningSettings):
@@ -85,6 +82,12 @@ class CoronaryCalciumSettings(ScreeningSettings):
     bone_margin_mm: float = Field(2.0, title="Calcium this near bone is bone, mm", ge=0, le=8)
     valve_depth_mm: float = Field(
         20.0, title="Calcium without fat around it this deep in the heart is a valve or its ring, mm", ge=10, le=100
+    )
+    streak_score: float = Field(
+        100.0,
+        title="Agatston score of what looks like streaks of the heart's motion from which no score is given",
+        ge=1,
+        le=1000,
     )
     metal_hu: int = Field(
         2000, title="Density in the heart from which metal is assumed and no score is given, HU", ge=1200, le=3000
@@ -129,6 +132,8 @@ class _Calcium:
     plaques: int
     valves: int
     bronchial: int
+    streaks: int
+    streak_score: float
 
     @property
     def score(self) -> float:
@@ -167,7 +172,11 @@ class CoronaryCalciumScreening:
         reason = _too_noisy(heart.noise, settings) or _metal(heart, settings)
         if reason is not None:
             return Outcome(Status.ABSTAINED, reason=reason)
-        return _outcome(scan, heart, _calcium(scan, heart, settings), settings)
+        calcium = _calcium(scan, heart, settings)
+        reason = _moved(calcium, settings)
+        if reason is not None:
+            return Outcome(Status.ABSTAINED, reason=reason)
+        return _outcome(scan, heart, calcium, settings)
 
 
 def _heart(scan: Scan, anatomy: Anatomy, settings: CoronaryCalciumSettings) -> _Heart:
@@ -255,6 +264,17 @@ def _metal(heart: _Heart, settings: CoronaryCalciumSettings) -> Reason | None:
     return None
 
 
+def _moved(calcium: _Calcium, settings: CoronaryCalciumSettings) -> Reason | None:
+    """Streaks may hide calcium and may be taken for it; where they are the greater part, no number is right."""
+    if calcium.streak_score < max(settings.streak_score, calcium.score):
+        return None
+    text = (
+        f"the heart moved: streaks along its border would score {calcium.streak_score:.0f}, and calcium cannot be told "
+        "from them"
+    )
+    return Reason(ReasonCode.MOTION_ARTIFACTS, text)
+
+
 def _calcium(scan: Scan, heart: _Heart, settings: CoronaryCalciumSettings) -> _Calcium:
     from scipy import ndimage
 
@@ -266,29 +286,34 @@ def _calcium(scan: Scan, heart: _Heart, settings: CoronaryCalciumSettings) -> _C
     mask = np.zeros(heart.hu.shape, dtype=bool)
     by_slice = np.zeros(heart.hu.shape[0])
     places = ndimage.find_objects(parts)
-    plaques = valves = bronchial = 0
-    hu_sum = 0.0
+    plaques = valves = bronchial = streaks = 0
+    hu_sum = streak_score = 0.0
     for label in wanted:
         place = _grown(places[label - 1], heart.hu.shape, spacing)
         plaque, hu = parts[place] == label, heart.hu[place]
         scores, counted = agatston(along_plaque(hu, plaque, spacing[0]), plaque, pixel_mm2)
         if not counted.any() or thick_peak_hu(hu, plaque, slices) < settings.threshold_hu:
             continue
-        around_hu = shell_hu(hu, plaque, spacing, _FAT_NEAR_MM)
+        scores *= spacing[0] / REFERENCE_MM
+        blood = heart.noise.blood_hu, heart.noise.spread_hu
+        around = surroundings(hu, plaque, spacing, blood, settings.threshold_hu)
         faint = int(hu[plaque].max()) < _FAINT_HU
-        if _valve(around_hu) and (faint or _depth_mm(scan, heart, place, plaque) >= settings.valve_depth_mm):
+        if around.in_streak:
+            streaks += 1
+            streak_score += float(scores.sum())
+        elif not around.in_fat and (faint or _depth_mm(scan, heart, place, plaque) >= settings.valve_depth_mm):
             valves += 1
-            continue
-        if _bronchial(around_hu):
+        elif around.in_air:
             bronchial += 1
-            continue
-        plaques += 1
-        mask[place] |= counted
-        by_slice[place[0]] += scores * spacing[0] / REFERENCE_MM
-        hu_sum += float(hu[counted].sum(dtype=np.int64))
+        else:
+            plaques += 1
+            mask[place] |= counted
+            by_slice[place[0]] += scores
+            hu_sum += float(hu[counted].sum(dtype=np.int64))
     voxel_mm3 = scan.volume.voxel_ml * 1000.0
     mass_mg = settings.mass_factor * hu_sum * scan.volume.voxel_ml
-    return _Calcium(mask, by_slice, float(np.count_nonzero(mask)) * voxel_mm3, mass_mg, plaques, valves, bronchial)
+    volume_mm3 = float(np.count_nonzero(mask)) * voxel_mm3
+    return _Calcium(mask, by_slice, volume_mm3, mass_mg, plaques, valves, bronchial, streaks, streak_score)
 
 
 def _coronary(scan: Scan, heart: _Heart, parts: NDArray[np.int32], settings: CoronaryCalciumSettings) -> list[int]:
@@ -310,22 +335,11 @@ def _coronary(scan: Scan, heart: _Heart, parts: NDArray[np.int32], settings: Cor
 
 
 def _grown(place: Box, shape: tuple[int, ...], spacing_mm: tuple[float, float, float]) -> Box:
-    """Return a box with room for the fat around what it holds."""
-    reach = [int(np.ceil(_FAT_NEAR_MM[1] / spacing)) for spacing in spacing_mm]
+    """Return a box with room for what lies around what it holds."""
+    reach = [int(np.ceil(REACH_MM / spacing)) for spacing in spacing_mm]
     low = [max(0, part.start - more) for part, more in zip(place, reach, strict=True)]
     high = [min(size, part.stop + more) for part, more, size in zip(place, reach, shape, strict=True)]
     return slice(low[0], high[0]), slice(low[1], high[1]), slice(low[2], high[2])
-
-
-def _valve(shell_hu: NDArray[np.int16]) -> bool:
-    """Tell whether no fat lies around a plaque: arteries run in fat, valves and their rings in muscle and blood."""
-    fat = np.count_nonzero((shell_hu >= _FAT_HU[0]) & (shell_hu <= _FAT_HU[1]))
-    return bool(fat < _FAT_SHARE * shell_hu.size)
-
-
-def _bronchial(shell_hu: NDArray[np.int16]) -> bool:
-    """Tell whether a plaque lies in air, as those of bronchi and of the hilum's nodes do."""
-    return bool(np.count_nonzero(shell_hu < _AIR_HU) > _AIR_SHARE * shell_hu.size)
 
 
 def _depth_mm(scan: Scan, heart: _Heart, place: Box, plaque: NDArray[np.bool_]) -> float:
@@ -397,6 +411,11 @@ def _caveats(scan: Scan, heart: _Heart, calcium: _Calcium, settings: CoronaryCal
         caveats.append(f"noise is {noise.spread_hu:.0f} HU: plaques that stay below {least_hu:.0f} HU are not counted")
     if scan.acquisition.kernel_family is KernelFamily.UNKNOWN:
         caveats.append("the sharpness of the reconstruction kernel is not known")
+    if calcium.streaks:
+        caveats.append(
+            f"bright streaks of the heart's motion, not counted: {calcium.streaks} (they would score "
+            f"{calcium.streak_score:.0f}); calcium under them is not seen"
+        )
     if calcium.valves:
         caveats.append(
             f"bright spots without fat around, of valves or of the heart's motion, not counted: {calcium.valves}"

@@ -83,17 +83,3 @@ def middle_and_spread(values: NDArray[np.int16]) -> tuple[float, float]:
 def listed(names: frozenset[str]) -> str:
     """Return faces of the scan, from :func:`appliance.anatomy.plausibility.cut_off`, as words of a sentence."""
     return " and ".join(sorted(names))
-
-
-def shell_hu(
-    hu: NDArray[np.int16],
-    mask: NDArray[np.bool_],
-    spacing_mm: tuple[float, float, float],
-    near_mm: tuple[float, float],
-) -> NDArray[np.int16]:
-    """Return the densities, one after the other, of what lies around a mask between two distances from it, mm."""
-    from scipy import ndimage
-
-    away_mm = ndimage.distance_transform_edt(~mask, sampling=spacing_mm)
-    values: NDArray[np.int16] = hu[(away_mm > near_mm[0]) & (away_mm <= near_mm[1])]
-    return values

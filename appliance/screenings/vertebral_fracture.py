@@ -53,7 +53,7 @@ class VertebralFractureSettings(ScreeningSettings):
     preferred_slice_mm: float = Field(1.5, title="Thicker slices than this get a caveat, mm", gt=0, le=3)
     maximum_pixel_mm: float = Field(1.6, title="Coarsest pixels accepted, mm", gt=0, le=1.6)
     minimum_share_percent: float = Field(
-        60.0, title="Part of the whole bodies that must be measured before none is called fractured, %", ge=0, le=100
+        50.0, title="Part of the whole bodies that must be measured before none is called fractured, %", ge=0, le=100
     )
 
 

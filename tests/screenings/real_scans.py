@@ -67,6 +67,11 @@ def real_scan(name: str) -> Scan:
     path = VOLUMES / f"{name}.nii.gz"
     if not path.exists():
         pytest.skip("the development data are not here")
+    return nifti_scan(path, plain=name.endswith("_plain"))
+
+
+def nifti_scan(path: Path, *, plain: bool = False) -> Scan:
+    """A scan from a NIfTI file of Hounsfield units, whose header is taken to say 120 kV, and no contrast if plain."""
     nibabel = pytest.importorskip("nibabel")
     image = nibabel.as_closest_canonical(nibabel.load(path))
     # NIfTI is right, anterior, head; here the axes are head, back, left
@@ -80,9 +85,17 @@ def real_scan(name: str) -> Scan:
         kvp=120.0,
         kernel_family=KernelFamily.UNKNOWN,
         slice_thickness_mm=float(spacing[2]),
-        contrast_tag=ContrastTag.NONE if name.endswith("_plain") else ContrastTag.UNKNOWN,
+        contrast_tag=ContrastTag.NONE if plain else ContrastTag.UNKNOWN,
     )
     return Scan(Volume(hu, affine, frames), acquisition, "1.2", "1.2.3")
+
+
+def read_by_hand(name: str) -> dict[str, str]:
+    """What a reader wrote of a scan, by the measurement it is compared with; empty where nobody read it."""
+    path = READINGS / f"{name}.json"
+    if not path.exists():
+        return {}
+    return {measurement: read for _, measurement, read, _, _ in _expected(json.loads(path.read_text()))}
 
 
 def rows(name: str, outcomes: dict[str, Outcome]) -> list[Row]:

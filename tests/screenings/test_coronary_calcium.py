@@ -12,6 +12,7 @@ from appliance.scan import KernelFamily, Volume
 from appliance.screenings.agatston import category, shown
 from appliance.screenings.contract import Status, Urgency
 from appliance.screenings.coronary_calcium import SCREENING, CoronaryCalciumSettings
+from appliance.screenings.guards import sample_hu
 from tests.screenings.hearts import PLAQUES, heart, usual
 from tests.screenings.patients import patient, value, with_block, with_voxels
 
@@ -242,6 +243,42 @@ def test_calcium_of_a_bronchus_is_not_a_plaque():
     before, after = run(scan, organs), run(with_block(scan, middle, 3.0, 350), organs)
     assert value(after, "agatston_score") == pytest.approx(value(before, "agatston_score"), rel=0.01)
     assert any("beside lung or bronchi" in caveat for caveat in after.caveats)
+
+
+def with_streak(scan, organs, peak_hu: float):
+    """Muscle that moved against the left lung: a bright ridge along the heart's border that fades out into blood."""
+    from scipy import ndimage
+
+    heart = organs.mask("heart")
+    lung = organs.mask("lung_left")
+    muscle = ndimage.uniform_filter(sample_hu(scan, organs).astype(np.float32), 3) > 25
+    edge = heart & muscle & ndimage.binary_dilation(lung, iterations=3)
+    slices = np.flatnonzero(edge.any(axis=(1, 2)))
+    place = np.argwhere(edge[slices[len(slices) // 2]])
+    middle = np.array([slices[len(slices) // 2], *place[len(place) // 2]])
+    centre = scan.volume.to_index(organs.affine[:3, :3] @ middle + organs.affine[:3, 3])
+    index = np.indices(scan.volume.shape, dtype=np.float32)
+    away = [(index[axis] - centre[axis]) * scan.volume.spacing_mm[axis] for axis in range(3)]
+    ridge = np.exp(-np.sqrt((away[0] / 5.0) ** 2 + (away[1] / 9.0) ** 2 + (away[2] / 7.0) ** 2))
+
+    def change(hu):
+        tissue = hu > -50
+        hu[tissue] += np.rint((peak_hu - 40.0) * ridge[tissue]).astype(np.int16)
+
+    return with_voxels(scan, change)
+
+
+def test_a_streak_of_the_heart_s_motion_is_not_counted_and_said():
+    scan, organs, _ = usual()
+    outcome = run(with_streak(scan, organs, 220.0), organs, CoronaryCalciumSettings(streak_score=1000))
+    assert any("motion, not counted: 1" in caveat for caveat in outcome.caveats)
+    assert value(outcome, "agatston_score") == pytest.approx(score(scan, organs), rel=0.02)
+
+
+def test_streaks_that_outweigh_the_calcium_give_no_number():
+    scan, organs, _ = usual()
+    outcome = run(with_streak(scan, organs, 240.0), organs, CoronaryCalciumSettings(streak_score=50))
+    assert (outcome.status, outcome.reason.code) == (Status.ABSTAINED, "motion_artifacts")
 
 
 @pytest.mark.parametrize(("score", "words"), [(0.0, "0"), (0.4, "below 1"), (1.0, "1"), (312.4, "312")])

@@ -39,8 +39,6 @@ def outcomes_of(name: str):
 #: taken out here.
 KNOWN_DIFFERENCES = {
     "acrin_flt_013_plain": {"liver_mean_hu"},  # low dose; the reader's place is one spot of the little that is seen
-    "lidc_0009_plain": {"agatston_score"},  # a moving heart without fat around it has bright spots at its border
-    "lungdx_a0001_plain": {"agatston_score"},  # one bright spot at the heart's base; perhaps motion, perhaps calcium
 }
 
 

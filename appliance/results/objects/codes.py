@@ -144,6 +144,7 @@ REASONS: dict[ReasonCode, Concept] = {
         ("R36", ReasonCode.NOT_INSPIRATORY),
         ("R37", ReasonCode.METAL_IN_ORGAN),
         ("R38", ReasonCode.POSITION_UNSUITABLE),
+        ("R39", ReasonCode.MOTION_ARTIFACTS),
         ("R50", ReasonCode.SCREENING_FAILED),
     )
 }

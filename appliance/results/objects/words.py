@@ -100,6 +100,7 @@ REASONS_ZH = {
     ReasonCode.NOT_INSPIRATORY: "非充分吸气扫描",
     ReasonCode.METAL_IN_ORGAN: "器官内有金属",
     ReasonCode.POSITION_UNSUITABLE: "患者体位不适用",
+    ReasonCode.MOTION_ARTIFACTS: "心脏运动伪影过多",
     ReasonCode.SCREENING_FAILED: "程序内部错误",
 }
 _SITES_ZH = {"lung_left": "左肺", "lung_right": "右肺", "kidney_left": "左肾", "kidney_right": "右肾"}
