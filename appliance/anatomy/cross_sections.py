@@ -127,6 +127,13 @@ class Borders:
         longest: NDArray[np.float64] = 2.0 * (shape[:, 0] + oval)
         return longest
 
+    def ovalness(self, planes: NDArray[np.intp]) -> NDArray[np.float64]:
+        """Longest over shortest diameter in each of some neighbouring planes; 1 is a circle."""
+        shape = self._smoothed(planes)
+        oval = np.hypot(shape[:, 3], shape[:, 4])
+        ratio: NDArray[np.float64] = (shape[:, 0] + oval) / np.maximum(shape[:, 0] - oval, 1.0)
+        return ratio
+
     def level_mm(self, planes: NDArray[np.intp]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Diameter in some planes along the horizontal line across the vessel, and how much of its ends was seen.
 

@@ -152,8 +152,9 @@ def _recentred(course: Course, radii_mm: NDArray[np.float64]) -> Course:
 def hiatus(anatomy: Anatomy) -> float | None:
     """Height at which the aorta passes the diaphragm (T12's lower face), LPS mm; ``None`` where the scan is above it.
 
-    T12 itself where the pack tells the levels apart. Else the median of what the kidneys' upper poles and the lungs'
-    lowest points say. A scan without any lung lies below it: plus infinity.
+    T12 itself where the pack tells the levels apart, or where the bodies could be counted with certainty. Else the
+    median of what the kidneys' upper poles and the lungs' lowest points say. A scan without any lung lies below it:
+    plus infinity.
     """
     organs = anatomy.organs
     if "vertebra_T12" in organs.values and organs.mask("vertebra_T12").any():
@@ -161,6 +162,9 @@ def hiatus(anatomy: Anatomy) -> float | None:
         # the whole vertebra reaches lower than its body, by its spine and joints
         whole = organs.volume_ml("vertebra_T12") > _WHOLE_VERTEBRA_ML
         return low + (_SPINE_BELOW_BODY_MM if whole else 0.0)
+    counted = _counted(anatomy)
+    if counted is not None:
+        return counted
     estimates = [
         _reach_mm(organs, name)[1] - _BELOW_KIDNEY_POLE_MM
         for name in ("kidney_left", "kidney_right")
@@ -174,6 +178,19 @@ def hiatus(anatomy: Anatomy) -> float | None:
     if estimates:
         return float(np.median(estimates))
     return None if lungs else float("inf")
+
+
+def _counted(anatomy: Anatomy) -> float | None:
+    """Height of T12's lower face, LPS mm, where counting the vertebral bodies leaves no doubt which it is."""
+    from appliance.anatomy.spine import spine
+    from appliance.anatomy.spine_curve import STEP_MM
+
+    found = spine(anatomy)
+    body = found.level("T12") if found.certain else None
+    if body is None or found.curve is None:
+        return None
+    at = min(max(round(body.low_mm / STEP_MM), 0), len(found.curve.points_mm) - 1)
+    return float(found.curve.points_mm[at, 2])
 
 
 def _seen(anatomy: Anatomy, name: str) -> bool:

@@ -50,7 +50,7 @@ def print_report(report: dict[str, Any], console: Console) -> None:
     spacing = " × ".join(f"{value:g}" for value in scan["spacing_mm"])
     console.print(
         f"CT, {scan['slices']} slices of {spacing} mm, kernel {kernel}, "
-        f"contrast: {scan['contrast']}, covers: {', '.join(scan['coverage']) or 'not judged'}",
+        f"contrast: {scan['contrast']}, covers: {', '.join(map(_plain, scan['coverage'])) or 'not judged'}",
         highlight=False,
     )
     table = Table(show_lines=False, pad_edge=False)
@@ -69,20 +69,24 @@ def print_report(report: dict[str, Any], console: Console) -> None:
         + (", WITHOUT A SIGNATURE)" if pack.get("trust") == "unsigned" else ")")
         for pack in report["packs"]
     )
-    seconds = report["timings"].get("total_s")
-    console.print(f"networks: {packs or 'none were needed'}; {seconds} s", highlight=False)
+    seconds = report["timings"].get("total_s", 0.0)
+    console.print(f"networks: {packs or 'none were needed'}; {seconds:.0f} s", highlight=False)
     console.print(NOTICE, style="yellow", highlight=False)
+
+
+def _plain(name: str) -> str:
+    return name.replace("_", " ")
 
 
 def sentences(report: dict[str, Any]) -> list[str]:
     """Return one sentence per screening: that it ran and with what result, or why not."""
     lines = []
     for item in report["screenings"]:
-        title = title_of(item["name"])
-        if item["status"] in {"finding", "normal"}:
-            lines.append(f"{title} ran ({_STATUS_WORDS[item['status']]}): {item['summary']}.")
+        title, status = title_of(item["name"]), item["status"]
+        if status in {"finding", "normal"}:
+            lines.append(f"{title} ran ({_STATUS_WORDS[status]}): {item['summary']}.")
         else:
             reason = item["reason"]
-            text = reason["text"].rstrip(".")
-            lines.append(f"{title} was {_STATUS_WORDS[item['status']]} [{reason['code']}]: {text}.")
+            said = {"not_run": "did not run", "abstained": "ran and gave no number"}.get(status, "failed")
+            lines.append(f"{title} {said}: {reason['text'].rstrip('.')} [{reason['code']}].")
     return lines

@@ -30,6 +30,7 @@ from appliance.screenings.region import as_corners
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from appliance.anatomy.cross_sections import Borders
     from appliance.anatomy.derived import Anatomy
     from appliance.anatomy.vessels import Branch
     from appliance.scan import Scan
@@ -100,6 +101,12 @@ class AortaSettings(ScreeningSettings):
         ge=30,
         le=100,
     )
+    most_oval: float = Field(
+        1.3,
+        title="A wide abdominal aorta below the urgent diameter is believed up to this ratio of its two diameters",
+        ge=1.0,
+        le=3.0,
+    )
 
     def thresholds(self, stretch: Stretch) -> tuple[float, float]:
         """Return from which diameter a segment is called dilated, and from which an aneurysm, mm."""
@@ -168,18 +175,18 @@ def _segment(branches: tuple[Branch, ...], stretch: Stretch, settings: AortaSett
         return Reason(ReasonCode.ORGAN_IMPLAUSIBLE, text)
     branch = holding[0]
     planes = branch.planes(stretch)
-    trusted = branch.borders.clear[planes] * 100.0 >= settings.minimum_clear_percent
+    trusted = _supported(branch.borders.clear[planes] * 100.0 >= settings.minimum_clear_percent)
     if 100.0 * trusted.mean() < settings.minimum_trusted_percent:
         text = (
-            f"the border of the {spoken} cannot be told from its neighbours: only {trusted.mean():.0%} of its planes "
-            f"lie against fat or lung over {settings.minimum_clear_percent:.0f} % of their border"
+            f"the {spoken} lies against other organs and its border is hidden: only {100.0 * trusted.mean():.0f} % of "
+            f"the planes across it have {settings.minimum_clear_percent:.0f} % of it against fat or lung"
         )
         return Reason(ReasonCode.ORGAN_IMPLAUSIBLE, text)
     longest = np.where(trusted, branch.borders.longest_mm(planes), 0.0)
     at = int(np.argmax(longest))
     dilated_mm = settings.thresholds(stretch)[0]
     if longest[at] >= dilated_mm:
-        believed = _believed(branch.borders.clear[planes], longest, stretch, settings)
+        believed = _believed(branch.borders, planes, longest, stretch, settings)
         if isinstance(believed, Reason):
             return believed
         at = believed
@@ -192,17 +199,24 @@ def _segment(branches: tuple[Branch, ...], stretch: Stretch, settings: AortaSett
 
 
 def _believed(
-    clear: NDArray[np.float64], longest_mm: NDArray[np.float64], stretch: Stretch, settings: AortaSettings
+    borders: Borders,
+    planes: NDArray[np.intp],
+    longest_mm: NDArray[np.float64],
+    stretch: Stretch,
+    settings: AortaSettings,
 ) -> int | Reason:
     """Return the widest plane that may be called wide: what lies against a vessel makes it look wider."""
+    clear = borders.clear[planes]
     spoken, dilated_mm = _SPOKEN[stretch], settings.thresholds(stretch)[0]
     at = int(np.argmax(longest_mm))
     seems = f"the {spoken} seems {longest_mm[at]:.0f} mm wide"
     if stretch is Stretch.ABDOMINAL:
         # at the hiatus the crura, below it bowel and vena cava lie against the aorta; networks take them in
-        sure_mm = np.where(clear * 100.0 >= settings.abdominal_clear_percent, longest_mm, 0.0)
+        round_enough = (borders.ovalness(planes) <= settings.most_oval) | (longest_mm >= settings.urgent_mm)
+        sure = (clear * 100.0 >= settings.abdominal_clear_percent) & round_enough
+        sure_mm = np.where(_supported(sure), longest_mm, 0.0)
         if sure_mm.max() < dilated_mm:
-            least = f"{settings.abdominal_clear_percent:g} % of its border against fat"
+            least = f"{settings.abdominal_clear_percent:g} % of its border against fat and a round section"
             return Reason(ReasonCode.ORGAN_IMPLAUSIBLE, f"{seems}, but nowhere that wide with {least}")
         at = int(np.argmax(sure_mm))
     beside = longest_mm[at] - settings.unseen_border_mm < dilated_mm
@@ -210,6 +224,13 @@ def _believed(
         text = f"{seems} where only {clear[at]:.0%} of its border lies against fat or lung: too uncertain beside the"
         return Reason(ReasonCode.ORGAN_IMPLAUSIBLE, f"{text} threshold of {dilated_mm:g} mm")
     return at
+
+
+def _supported(trusted: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return the planes that are trusted together with those beside them: a lone one is doubted by its neighbours."""
+    beside = np.pad(trusted, 1, mode="edge")
+    supported: NDArray[np.bool_] = trusted & beside[:-2] & beside[2:]
+    return supported
 
 
 def _missing(branch: Branch, stretch: Stretch) -> str:

@@ -238,6 +238,8 @@ def _outcome(
         summary += f": low, at or below {settings.finding_hu:g} HU"
     elif value <= settings.watch_hu:
         summary += f": above {settings.finding_hu:g} HU, osteoporosis not excluded up to {settings.watch_hu:g} HU"
+    else:
+        summary += f": not low (that is up to {settings.finding_hu:g} HU)"
     measurements = [Measurement("vertebra_trabecular_hu", value, "[hnsf'U]", code="DCM:112181")]
     measurements += [
         Measurement("vertebra_trabecular_hu", r.mean_hu, "[hnsf'U]", site=f"vertebra_{r.level}", code="DCM:112181")

@@ -238,6 +238,9 @@ def _outcome(scan: Scan, liver: _Tissue, spleen: _Tissue | None, why_not: str, s
     if found:
         words = f"{graded} by the ratio" if graded != "none" else f"below {settings.finding_hu:g} HU"
         summary += f": fatty liver, {words}"
+    else:
+        ratio_limit = f", or a ratio up to {settings.mild_ratio:g}" if ratio is not None else ""
+        summary += f": not fatty (that is below {settings.finding_hu:g} HU{ratio_limit})"
     evidence = _evidence(scan, liver, spleen, ratio, settings)
     box_mm = corners_mm(scan.volume, liver.box, liver.mask)
     finding = Finding("SCT:29185008", "Fatty degeneration", "liver", box_mm, evidence.key_slice)

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 REACH_MM = 12.0
 # Fat around an artery: its density, how far from the plaque it is looked for, and how much there must be.
 _FAT_HU, _NEAR_MM, _FAT_SHARE = (-190, -30), (1.5, 5.0), 0.02
-# Lung and bronchi: their density, and the share of a plaque's surroundings from which it lies in them and not in fat.
+# Lung and bronchi: their density, and the share of a plaque's surroundings from which it lies in them, unless fat has a
+# larger one: in lean people the left artery runs in its fat just below the lung.
 _AIR_HU, _AIR_SHARE = -400, 0.2
 # A voxel this near to air may be half filled with it, and read like fat.
 _HALF_FILLED_MM = 1.5
@@ -84,7 +85,7 @@ def surroundings(
     count = max(1, np.count_nonzero(around))
     return Surroundings(
         in_fat=np.count_nonzero(fat) >= _FAT_SHARE * count,
-        in_air=np.count_nonzero(around & air) > _AIR_SHARE * count,
+        in_air=np.count_nonzero(around & air) > max(_AIR_SHARE * count, np.count_nonzero(fat)),
         in_streak=_in_streak(hu, spot, spacing_mm, blood, threshold_hu),
     )
 

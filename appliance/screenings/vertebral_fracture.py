@@ -49,7 +49,9 @@ class VertebralFractureSettings(ScreeningSettings):
     severe_percent: float = Field(
         40.0, title="Height loss above which it is severe, % (Genant 1993: grade 3)", ge=25, le=80
     )
-    maximum_slice_mm: float = Field(3.0, title="Thickest slices accepted, mm", gt=0, le=3)
+    maximum_slice_mm: float = Field(
+        1.75, title="Thickest slices accepted, mm (on thicker ones heights were wrong by 10 to 30 %)", gt=0, le=3
+    )
     preferred_slice_mm: float = Field(1.5, title="Thicker slices than this get a caveat, mm", gt=0, le=3)
     maximum_pixel_mm: float = Field(1.6, title="Coarsest pixels accepted, mm", gt=0, le=1.6)
     minimum_share_percent: float = Field(
@@ -240,7 +242,7 @@ def _caveats(
             f"{len(shapes)} of {len(whole)} vertebrae could be measured; endplates are unclear at {', '.join(unclear)}"
         )
     if scan.slice_thickness_mm > settings.preferred_slice_mm * 1.01:
-        caveats.append(f"{scan.slice_thickness_mm:.1f} mm slices: heights are less exact than at 1.5 mm")
+        caveats.append(f"{scan.slice_thickness_mm:.1f} mm slices: an endplate may be taken a slice off")
     return tuple(caveats)
 
 

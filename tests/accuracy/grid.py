@@ -77,6 +77,15 @@ GRID: dict[str, PhantomOptions] = {
         kidney_stone_diameter_mm=9.0,
         seed=5,
     ),
+    "1.25 mm, sharp kernel, noise 30": _patient(
+        1.25,
+        kernel="sharp",
+        noise_hu=30.0,
+        ascending_aorta_diameter_mm=36.0,
+        pulmonary_trunk_diameter_mm=24.0,
+        sex="F",
+        seed=18,
+    ),
     "2.5 mm thick, 1.25 mm apart, medium kernel": _patient(
         1.25,
         slice_thickness_mm=2.5,

@@ -25,7 +25,6 @@ def abdomen(slice_mm: float = 3.0, **options: object) -> PhantomOptions:
 
 #: Slices, pixels, kernels, noise, orientation, organs' sizes and densities, each with a stone that the slices can show.
 GRID = {
-    "1 mm": abdomen(1.0, liver_hu=60.0, kidney_stone_diameter_mm=5.0),
     "1.5 mm, medium kernel, noisy": abdomen(
         1.5,
         liver_hu=5.0,
@@ -37,9 +36,6 @@ GRID = {
         kidney_stone_diameter_mm=8.0,
         kidney_stone_hu=400.0,
         kidney_stone_side="right",
-    ),
-    "2 mm apart, 3 mm thick": abdomen(
-        2.0, slice_thickness_mm=3.0, liver_hu=38.0, spleen_hu=45.0, liver_scale=1.1, kidney_stone_diameter_mm=8.0
     ),
     "2.5 mm, oblique": abdomen(
         2.5,

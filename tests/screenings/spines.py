@@ -23,19 +23,10 @@ BASE = PhantomOptions(
 _SOUND = replace(BASE, wedge_fracture=None)
 GRID = {
     "base": BASE,
-    "1.0 mm, 0.7 mm pixels": replace(
-        BASE,
-        slice_thickness_mm=1.0,
-        slice_spacing_mm=1.0,
-        pixel_spacing_mm=0.72,
-        columns=500,
-        wedge_fracture=WedgeFracture("L1", 10.0),
-    ),
     "2.0 mm, osteoporotic": replace(
         _SOUND, slice_thickness_mm=2.0, slice_spacing_mm=2.0, trabecular_hu=60.0, trabecular_hu_by_vertebra=(), seed=2
     ),
     "3.0 mm": replace(_SOUND, slice_thickness_mm=3.0, slice_spacing_mm=3.0, seed=3),
-    "5.0 mm": replace(_SOUND, slice_thickness_mm=5.0, slice_spacing_mm=5.0, seed=4),
     "noise 30, medium kernel": replace(
         BASE, noise_hu=30.0, kernel="medium", wedge_fracture=WedgeFracture("T12", 25.0), seed=5
     ),

@@ -46,16 +46,13 @@ def reference_score(scan, truth) -> float:
 
 
 # --- exactness ------------------------------------------------------------------------------------------------------
+#: A guard; `make accuracy` has the whole grid.
 GRID = {
-    "0.6 mm": heart(0.6),
     "1 mm, noisy": heart(1.0, noise_hu=16.0),
-    "1.5 mm, small heart, feet first": heart(1.5, heart_scale=0.9, patient_position="FFP"),
     "1.25 mm apart, 2.5 mm thick, medium kernel": heart(
         1.25, slice_thickness_mm=2.5, kernel="medium", pixel_spacing_mm=0.9
     ),
     "2 mm, oblique": heart(2.0, oblique_degrees=8.0, coverage_low_mm=-35.0, coverage_high_mm=160.0),
-    "3 mm, fine pixels": heart(3.0, pixel_spacing_mm=0.5, rows=400, columns=500),
-    "5 mm": heart(5.0),
     "3 mm, large heart": heart(3.0, heart_scale=1.15, coverage_low_mm=-30.0, coverage_high_mm=150.0),
 }
 

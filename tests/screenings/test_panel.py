@@ -38,6 +38,9 @@ ILL = PhantomOptions(
     pulmonary_trunk_diameter_mm=33.0,
 )
 NAMES = set(screenings())
+#: Coarse slices keep the patient small; heights are not exact on them, but must not change either.
+COARSE = {"vertebral_fracture": {"maximum_slice_mm": 3.0}}
+SETTINGS = Settings.model_validate({"screenings": COARSE})
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +51,7 @@ def ill():
 
 @pytest.fixture(scope="module")
 def answers(ill):
-    return panel(*ill)
+    return panel(*ill, SETTINGS)
 
 
 def with_hu(scan, hu):
@@ -89,7 +92,7 @@ def test_screenings_do_not_depend_on_each_other(ill, answers):
     """Switching all others off changes no number; what they share is worked out when it is asked for."""
     for name in NAMES:
         others = {other: {"enabled": False} for other in NAMES - {name}}
-        outcomes, _ = panel(*ill, Settings.model_validate({"screenings": others}))
+        outcomes, _ = panel(*ill, Settings.model_validate({"screenings": COARSE | others}))
         assert outcomes[name].measurements == answers[0][name].measurements, name
 
 
@@ -100,7 +103,7 @@ def test_the_order_in_which_voxels_are_stored_changes_nothing(ill, answers, axis
     flip[axis, axis], flip[axis, 3] = -1.0, scan.volume.shape[axis] - 1
     frames = scan.volume.frames[::-1] if axis == 0 else scan.volume.frames
     turned = Volume(np.flip(scan.volume.hu, axis).copy(), scan.volume.affine @ flip, frames)
-    found = numbers(panel(replace(scan, volume=turned), organs)[0])
+    found = numbers(panel(replace(scan, volume=turned), organs, SETTINGS)[0])
     expected = numbers(answers[0])
     assert found.keys() == expected.keys()
     for key, value in expected.items():
@@ -111,7 +114,7 @@ def test_the_order_in_which_voxels_are_stored_changes_nothing(ill, answers, axis
 def test_a_shifted_scale_gives_no_number(ill, offset_hu):
     scan, organs = ill
     shifted = with_hu(scan, np.clip(scan.volume.hu.astype(np.int32) + offset_hu, -1024, 3071).astype(np.int16))
-    outcomes, _ = panel(shifted, organs)
+    outcomes, _ = panel(shifted, organs, SETTINGS)
     assert set(reasons(outcomes).values()) == {"air_not_calibrated"}
     assert numbers(outcomes) == {}
 
@@ -122,7 +125,7 @@ def test_a_shifted_scale_gives_no_number(ill, offset_hu):
 def test_contrast_gives_no_number_whatever_the_header_says(tag, code):
     scan, organs, _ = patient(replace(ILL, contrast_in_image=True))
     enhanced = replace(scan, acquisition=replace(scan.acquisition, contrast_tag=tag))
-    outcomes, _ = panel(enhanced, organs)
+    outcomes, _ = panel(enhanced, organs, SETTINGS)
     for name, screening in screenings().items():
         if screening.needs(screening.settings_model()).contrast_free:
             assert reasons(outcomes)[name] == code, name
@@ -131,13 +134,13 @@ def test_contrast_gives_no_number_whatever_the_header_says(tag, code):
 def test_a_child_is_not_screened_as_an_adult(ill):
     scan, organs = ill
     child = replace(scan, acquisition=replace(scan.acquisition, patient_age_years=9.0))
-    assert set(reasons(panel(child, organs)[0]).values()) == {"age_out_of_range"}
+    assert set(reasons(panel(child, organs, SETTINGS)[0]).values()) == {"age_out_of_range"}
 
 
 def test_an_unknown_patient_and_scanner_end_in_an_answer_or_a_reason(ill):
     scan, organs = ill
     silent = replace(scan, acquisition=type(scan.acquisition)())
-    for outcome in panel(silent, organs)[0].values():
+    for outcome in panel(silent, organs, SETTINGS)[0].values():
         assert outcome.status is not Status.FAILED
         assert outcome.reason is None or outcome.reason.text
 
@@ -146,7 +149,7 @@ def test_metal_everywhere_gives_no_density(ill):
     scan, organs = ill
     hu = np.array(scan.volume.hu)
     hu[::2, 120:136, 120:136] = 3071
-    outcomes, _ = panel(with_hu(scan, hu), organs)
+    outcomes, _ = panel(with_hu(scan, hu), organs, SETTINGS)
     assert set(reasons(outcomes).values()) == {"metal_artifacts"}
 
 
@@ -157,7 +160,7 @@ def test_a_mirrored_series_is_doubted(ill):
         with_hu(scan, np.array(scan.volume.hu[:, :, ::-1])),
         OrganMap(labels, organs.affine, organs.values, organs.pack),
     )
-    found = reasons(panel(*mirrored)[0])
+    found = reasons(panel(*mirrored, SETTINGS)[0])
     for name in ("emphysema", "liver_fat", "kidney_stone", "pleural_effusion"):
         assert found[name] == "organ_implausible", name
 
@@ -177,9 +180,10 @@ def test_a_scan_cut_in_half_gives_no_half_number(ill, answers):
         cut_affine = np.array(organs.affine)
         cut_affine[:3, 3] += cut_affine[:3, 0] * kept[0]
         cut = OrganMap(organs.labels[kept].copy(), cut_affine, organs.values, organs.pack)
-        outcomes, _ = panel(half, cut)
+        outcomes, _ = panel(half, cut, SETTINGS)
         for key, value in numbers(outcomes).items():
-            if key not in expected or "volume" in key[0]:
+            # the worst body of all is another one where the fractured one is not seen
+            if key not in expected or "volume" in key[0] or key == ("vertebral_height_loss_percent", None):
                 continue
             # a body beside the cut has fewer neighbours to be compared with
             least = 4.0 if "height_loss" in key[0] else 2.0
@@ -190,7 +194,7 @@ def test_no_lungs_no_chest_answers(ill):
     scan, organs = ill
     labels = organs.labels.copy()
     labels[organs.mask("lung_left")] = organs.values["body"]
-    outcomes, _ = panel(scan, OrganMap(labels, organs.affine, organs.values, organs.pack))
+    outcomes, _ = panel(scan, OrganMap(labels, organs.affine, organs.values, organs.pack), SETTINGS)
     assert outcomes["emphysema"].reason is not None
     assert outcomes["pleural_effusion"].reason is not None
 
@@ -198,7 +202,7 @@ def test_no_lungs_no_chest_answers(ill):
 def test_a_huge_aorta_is_urgent():
     options = replace(ILL, abdominal_aorta_diameter_mm=62.0, coverage_high_mm=60.0)
     scan, organs, _ = patient(options)
-    outcome = panel(scan, organs)[0]["aorta"]
+    outcome = panel(scan, organs, SETTINGS)[0]["aorta"]
     assert outcome.status is Status.FINDING
     assert outcome.urgency is Urgency.URGENT
     assert numbers({"aorta": outcome})["abdominal_aorta_diameter_mm", None] == pytest.approx(62.0, abs=2.0)
@@ -208,7 +212,7 @@ def test_a_huge_aorta_is_urgent():
 def test_how_the_patient_lies_changes_no_number_silently(changes, answers):
     options = replace(ILL, **changes)
     scan, organs, _ = patient(options)
-    outcomes, _ = panel(scan, organs)
+    outcomes, _ = panel(scan, organs, SETTINGS)
     expected = numbers(answers[0])
     for key, value in numbers(outcomes).items():
         if key in expected:

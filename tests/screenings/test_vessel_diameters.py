@@ -35,7 +35,8 @@ BASE = PhantomOptions(
     coverage_low_mm=-200.0,
     coverage_high_mm=205.0,
 )
-#: Slice, spacing, pixel, noise, kernel, orientation, size of the vessels and of the patient, density of blood and fat.
+#: Slice, spacing, noise, kernel, orientation, size of the vessels and of the patient, density of blood: a guard;
+#: `make accuracy` has the whole grid.
 #: From 30 mm on the phantom's descending aorta overlaps its oesophagus above the diaphragm: none is larger here.
 GRID = {
     "plain": {},
@@ -58,17 +59,6 @@ GRID = {
         "abdominal_aorta_diameter_mm": 28.0,
         "pulmonary_trunk_diameter_mm": 30.0,
     },
-    "thin, sharp and noisy": {
-        "slice_thickness_mm": 1.25,
-        "slice_spacing_mm": 1.25,
-        "kernel": "sharp",
-        "noise_hu": 30.0,
-        "ascending_aorta_diameter_mm": 28.0,
-        "descending_aorta_diameter_mm": 21.0,
-        "abdominal_aorta_diameter_mm": 16.0,
-        "pulmonary_trunk_diameter_mm": 22.0,
-        "sex": "F",
-    },
     "small patient": {
         "slice_thickness_mm": 2.0,
         "slice_spacing_mm": 2.0,
@@ -83,31 +73,6 @@ GRID = {
         "abdominal_aorta_diameter_mm": 24.0,
         "pulmonary_trunk_diameter_mm": 28.0,
         "sex": "F",
-    },
-    "tall patient": {
-        "slice_thickness_mm": 3.0,
-        "slice_spacing_mm": 2.0,
-        "pixel_spacing_mm": 0.97,
-        "patient_height_m": 1.85,
-        "width_scale": 1.1,
-        "depth_scale": 1.1,
-        "subcutaneous_fat_mm": 30.0,
-        "fat_hu": -95.0,
-        "ascending_aorta_diameter_mm": 38.0,
-        "descending_aorta_diameter_mm": 28.0,
-        "abdominal_aorta_diameter_mm": 22.0,
-        "pulmonary_trunk_diameter_mm": 24.0,
-    },
-    "sub-millimetre chest": {
-        "slice_thickness_mm": 0.6,
-        "slice_spacing_mm": 0.6,
-        "pixel_spacing_mm": 0.7,
-        "rows": 288,
-        "columns": 288,
-        "coverage_low_mm": 62.0,
-        "noise_hu": 18.0,
-        "ascending_aorta_diameter_mm": 50.0,
-        "pulmonary_trunk_diameter_mm": 36.0,
     },
 }
 
@@ -163,8 +128,6 @@ def test_an_unseen_border_of_the_trunk_does_not_decide_beside_the_threshold():
 @pytest.mark.parametrize("name", list(GRID))
 @pytest.mark.parametrize("part", ["ascending_aorta", "descending_aorta", "abdominal_aorta"])
 def test_aortic_diameters_within_a_millimetre(name, part):
-    if name == "sub-millimetre chest" and part != "ascending_aorta":
-        pytest.skip("this scan ends in the chest")
     truth = person(name)[2].diameters_mm[part]
     assert value(result(name, AORTA), f"{part}_diameter_mm") == pytest.approx(truth, abs=1.0)
 
