@@ -82,10 +82,11 @@ def surroundings(
         # between slices one voxel is enough, however thick they are
         sampling = (min(spacing_mm[0], _HALF_FILLED_MM), *spacing_mm[1:])
         fat &= ndimage.distance_transform_edt(~air, sampling=sampling) > _HALF_FILLED_MM
-    count = max(1, np.count_nonzero(around))
+    count = max(1, int(np.count_nonzero(around)))
+    in_fat, in_air = int(np.count_nonzero(fat)), int(np.count_nonzero(around & air))
     return Surroundings(
-        in_fat=np.count_nonzero(fat) >= _FAT_SHARE * count,
-        in_air=np.count_nonzero(around & air) > max(_AIR_SHARE * count, np.count_nonzero(fat)),
+        in_fat=in_fat >= _FAT_SHARE * count,
+        in_air=in_air > max(_AIR_SHARE * count, in_fat),
         in_streak=_in_streak(hu, spot, spacing_mm, blood, threshold_hu),
     )
 

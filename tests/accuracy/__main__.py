@@ -1,7 +1,8 @@
 """Measure how right the screenings are, and write ``docs/accuracy.md``.
 
-``python -m tests.accuracy [--only NAME]``. What was measured is kept in ``build/accuracy`` under the digest of the code
-and the pack that measured it, so that a run that was stopped goes on, and one after a change starts afresh.
+``python -m tests.accuracy [--only NAME] [--minutes N]``. What was measured is kept in ``build/accuracy`` under the
+digest of the code and the pack that measured it, so that a run that was stopped goes on, and one after a change starts
+afresh.
 """
 
 from __future__ import annotations
@@ -99,10 +100,14 @@ def real(name: str) -> list[dict[str, Any]]:
     return [asdict(line) for line in lines_of(name, mapped)]
 
 
+def _kept(kind: str, name: str) -> Path:
+    slug = "".join(letter if letter.isalnum() else "-" for letter in f"{kind} {name}")
+    return KEPT / digest() / f"{slug}.json"
+
+
 def measure(kind: str, name: str) -> Any:
     """Take an answer that was kept, or measure and keep it."""
-    slug = "".join(letter if letter.isalnum() else "-" for letter in f"{kind} {name}")
-    kept = KEPT / digest() / f"{slug}.json"
+    kept = _kept(kind, name)
     if kept.exists():
         return json.loads(kept.read_text(encoding="utf-8"))
     found = digital(name) if kind == "digital" else real(name)
@@ -114,18 +119,21 @@ def measure(kind: str, name: str) -> Any:
 
 
 def main() -> None:
-    """Measure everything on two processes, then write the page."""
+    """Measure on some processes for some minutes, then write the page of what is known."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", default="", help="only what has this in its name; prints, writes no page")
     parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--minutes", type=float, default=25.0, help="nothing is begun after this time")
     options = parser.parse_args()
     wanted = [("digital", name) for name in GRID] + [("real", name) for name in real_names()]
     wanted = [(kind, name) for kind, name in wanted if options.only in name]
     started = time.monotonic()
     found: dict[tuple[str, str], Any] = {}
     with ProcessPoolExecutor(options.processes) as pool:
-        running = {pool.submit(measure, *one): one for one in wanted}
+        running = {pool.submit(_in_time, *one, time.time() + 60.0 * options.minutes): one for one in wanted}
         for done in as_completed(running):
+            if done.result() is None:
+                continue
             found[running[done]] = done.result()
             seconds = time.monotonic() - started
             print(f"{len(found)} of {len(wanted)}, {seconds:.0f} s: {running[done][1]}", file=sys.stderr, flush=True)
@@ -137,17 +145,21 @@ def main() -> None:
         }
         for kind in ("true map", "network's map")
     }
-    lines = [Line(**item) for kind, name in wanted if kind == "real" for item in found[kind, name]]
+    lines = [Line(**item) for one in wanted if one[0] == "real" and one in found for item in found[one]]
+    missing = [name for kind, name in wanted if (kind, name) not in found]
     if options.only:
         for scans in judged.values():
             print(*(f"{name}: {item} {item.error}" for name, items in scans.items() for item in items), sep="\n")
         print(*lines, sep="\n")
         return
-    where = f"{cpu_name()}, {os.cpu_count()} cores"
-    PAGE.write_text(
-        page(judged, lines, PACK / "MODEL_CARD.md", where, f"{datetime.now(UTC):%Y-%m-%d}"), encoding="utf-8"
-    )
-    print(f"{PAGE} written after {time.monotonic() - started:.0f} s")
+    where, when = f"{cpu_name()}, {os.cpu_count()} cores", f"{datetime.now(UTC):%Y-%m-%d}"
+    PAGE.write_text(page(judged, lines, missing, PACK / "MODEL_CARD.md", where, when), encoding="utf-8")
+    print(f"{PAGE} written after {time.monotonic() - started:.0f} s; {len(missing)} scans not measured yet")
+
+
+def _in_time(kind: str, name: str, until: float) -> Any:
+    """Measure, unless the time is over and nothing was kept; a clock, for the processes share no other."""
+    return measure(kind, name) if time.time() < until or _kept(kind, name).exists() else None
 
 
 if __name__ == "__main__":

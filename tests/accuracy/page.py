@@ -37,7 +37,7 @@ refusals.
 """
 
 
-def page(judged: Judged, lines: Sequence[Line], card: Path, where: str, when: str) -> str:
+def page(judged: Judged, lines: Sequence[Line], missing: Sequence[str], card: Path, where: str, when: str) -> str:
     """Put the page together.
 
     Parameters
@@ -46,12 +46,21 @@ def page(judged: Judged, lines: Sequence[Line], card: Path, where: str, when: st
         ``"true map"`` and ``"network's map"`` to each scan of the grid to its comparisons.
     lines
         Of the real scans.
+    missing
+        Scans that were not measured in the time there was.
     card
         The pack's model card, whose table of Dice is repeated here.
     where, when
         Machine and date.
     """
-    parts = [_HEAD.format(where=where, when=when), *_grid_section(judged), *_real_section(lines), *_dice_section(card)]
+    parts = [_HEAD.format(where=where, when=when)]
+    if missing:
+        parts.append(
+            "**Not measured in the time that this run had, and in none of the tables:** "
+            f"{'; '.join(missing)}. "
+            "The same command goes on where it stopped.\n"
+        )
+    parts += [*_grid_section(judged), *_real_section(lines), *_dice_section(card)]
     return "\n".join(parts).rstrip() + "\n"
 
 
@@ -59,11 +68,11 @@ def page(judged: Judged, lines: Sequence[Line], card: Path, where: str, when: st
 def _grid_section(judged: Judged) -> Iterable[str]:
     yield "## The grid of digital patients\n"
     yield (
-        f"{len(GRID)} scans of whole trunks, each patient with something of everything, sizes and densities varied "
+        f"{len(judged['true map'])} scans of whole trunks, each patient with something of everything, sizes and densities varied "
         "together with the scan (`tests/accuracy/grid.py`).\n"
     )
     header = ("scan", "slices, apart", "pixel", "noise", "kernel", "lies", "aorta asc / desc / abd", "trunk", "liver")
-    yield _table(header, [_described(name, options) for name, options in GRID.items()])
+    yield _table(header, [_described(name, GRID[name]) for name in judged["true map"]])
     titles = {
         "true map": (
             "### With the true organ map\n",
@@ -140,7 +149,7 @@ def _by_scan(judged: Judged) -> Iterable[str]:
     }
     for part, aims in parts.items():
         rows = []
-        for name in GRID:
+        for name in judged["true map"]:
             cells = [
                 " / ".join(_largest(judged[kind][name], aim) for kind in ("true map", "network's map")) for aim in aims
             ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -68,7 +69,7 @@ def test_a_refusal_is_compared_as_one():
 def test_the_page_counts_numbers_refusals_and_the_worst():
     items = [Comparison("liver", 60.0, 62.0, ""), Comparison("spleen", 50.0, None, "organ_implausible")]
     judged = {kind: dict.fromkeys(GRID, items) for kind in ("true map", "network's map")}
-    text = page(judged, [line(36.0, "34.5 ± 2"), line(None, "")], CARD, "a machine", "2026-01-01")
+    text = page(judged, [line(36.0, "34.5 ± 2"), line(None, "")], [], CARD, "a machine", "2026-01-01")
     count = len(GRID)
     assert f"| liver | 3 HU | {count} of {count} | 2.0 | +2.0 (1.5 mm) | {count} of {count} |" in text
     assert f"| spleen | 3 HU | 0 of {count} |  |  | 0 of 0 | {count} × `organ_implausible` |" in text
@@ -76,7 +77,14 @@ def test_the_page_counts_numbers_refusals_and_the_worst():
     assert "Dice f32" in text
 
 
+def test_what_was_not_measured_is_said():
+    empty = {kind: {} for kind in ("true map", "network's map")}
+    assert "none of the tables:** 3 mm; lidc" in page(empty, [], ["3 mm", "lidc"], CARD, "a machine", "2026-01-01")
+
+
 def test_the_published_page_is_of_this_grid():
     text = (ROOT / "docs" / "accuracy.md").read_text(encoding="utf-8")
-    assert [name for name in GRID if f"| {name} |" not in text] == []
+    left_out = re.findall(r"in none of the tables:\*\* (.*)\. The same command", text)
+    untold = [name for name in GRID if f"| {name} |" not in text and name not in "".join(left_out).split("; ")]
+    assert untold == []
     assert [aim.title for aim in AIMS.values() if f"| {aim.title} |" not in text] == []

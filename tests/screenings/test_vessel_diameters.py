@@ -14,7 +14,7 @@ from appliance.anatomy.vessels import Stretch, aorta, hiatus
 from appliance.phantom import PhantomOptions
 from appliance.scan import Volume
 from appliance.screenings.aorta import SCREENING as AORTA
-from appliance.screenings.aorta import AortaSettings
+from appliance.screenings.aorta import AortaSettings, _supported
 from appliance.screenings.contract import Status, Urgency
 from appliance.screenings.pulmonary_artery import SCREENING as TRUNK
 from appliance.screenings.pulmonary_artery import _doubtful, _measured
@@ -207,6 +207,11 @@ def test_an_unknown_sex_takes_the_higher_threshold_and_says_so():
     outcome = run(TRUNK, replace(scan, acquisition=replace(scan.acquisition, patient_sex=None)), organs)
     assert outcome.status is Status.NORMAL
     assert any("sex is not known" in caveat for caveat in outcome.caveats)
+
+
+def test_a_plane_whose_neighbours_are_not_trusted_gives_no_maximum():
+    trusted = np.array([True, True, False, True, True, True, False, True])
+    assert _supported(trusted).nonzero()[0].tolist() == [0, 4]
 
 
 # --- where the aorta is what ------------------------------------------------------------------------
