@@ -68,8 +68,8 @@ def page(judged: Judged, lines: Sequence[Line], missing: Sequence[str], card: Pa
 def _grid_section(judged: Judged) -> Iterable[str]:
     yield "## The grid of digital patients\n"
     yield (
-        f"{len(judged['true map'])} scans of whole trunks, each patient with something of everything, sizes and densities varied "
-        "together with the scan (`tests/accuracy/grid.py`).\n"
+        f"{len(judged['true map'])} scans of whole trunks, each patient with something of everything, sizes and "
+        "densities varied together with the scan (`tests/accuracy/grid.py`).\n"
     )
     header = ("scan", "slices, apart", "pixel", "noise", "kernel", "lies", "aorta asc / desc / abd", "trunk", "liver")
     yield _table(header, [_described(name, GRID[name]) for name in judged["true map"]])
