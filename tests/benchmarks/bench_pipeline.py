@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 REPOSITORY = Path(__file__).parents[2]
 SLICES = 300
-#: Of the lowest slice on the patient's ruler: L3, kidneys, heart and all of the lungs' bases are in the scan.
-LOWEST_MM = -190.0
+#: From L4 to above the lungs, so that every screening has all that it asks for.
+SPACING_MM, LOWEST_MM = 1.56, -205.0
 
 
 def cpu_name() -> str:
@@ -39,14 +39,14 @@ def cpu_name() -> str:
 
 
 def material(folder: Path) -> list[Path]:
-    """A test patient with something for every screening: 300 slices of 1.25 mm at 512 × 512, L4 to above the carina."""
+    """A test patient with something for every screening: 300 slices at 512 × 512."""
     from appliance.phantom import Calcification, PhantomOptions, WedgeFracture, write_series
 
     options = PhantomOptions(
-        slice_thickness_mm=1.25,
-        slice_spacing_mm=1.25,
+        slice_thickness_mm=SPACING_MM,
+        slice_spacing_mm=SPACING_MM,
         coverage_low_mm=LOWEST_MM,
-        coverage_high_mm=LOWEST_MM + 1.25 * (SLICES - 1) + 0.5,
+        coverage_high_mm=LOWEST_MM + SPACING_MM * (SLICES - 1) + 0.5,
         calcifications=(Calcification(),),
         emphysema_fraction=0.08,
         effusion_left_ml=300.0,
