@@ -93,7 +93,7 @@ def test_the_report_names_both_packs(screened, pack):
     assert used["segmentator"]["trust"] == "unsigned"
 
 
-def test_liver_and_spleen_of_the_map_are_the_imported_networks(screened, pack, series):
+def test_structures_of_the_map_are_the_imported_networks(screened, pack, series):
     """Voxel by voxel what the pack alone says, at the places of the map's grid."""
     out, _ = screened
     alone = map_organs(build_scan(series).volume, [pack], threads=2)
@@ -105,11 +105,16 @@ def test_liver_and_spleen_of_the_map_are_the_imported_networks(screened, pack, s
         alone, labels=labels, affine=affine, values={item["name"]: int(value) for value, item in table.items()}
     )
     brought = on_grid(alone, written)
-    for name in ("liver", "spleen"):
+    compared = []
+    for name in sorted(GIVEN):
         found, expected = written.mask(name), brought == alone.values[name]
-        assert expected.any()
+        if not expected.any():  # a network that learnt for minutes may not know the small ones
+            assert not found.any(), name
+            continue
+        compared.append(name)
         # The file's affine is in single precision, so that a voxel half-way between two may change sides.
-        assert 2 * (found & expected).sum() / (found.sum() + expected.sum()) > 0.999
+        assert 2 * (found & expected).sum() / (found.sum() + expected.sum()) > 0.999, name
+    assert "liver" in compared
 
 
 def test_liver_fat_measures_in_the_imported_liver(screened):
