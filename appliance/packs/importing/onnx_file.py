@@ -11,13 +11,13 @@ from appliance.errors import PackError
 from appliance.packs.importing.checkpoint import require_extra
 from appliance.packs.importing.terms import structure_channels
 from appliance.packs.importing.write import Declaration, Draft, write_pack
+from appliance.packs.manifest import NetworkInput  # noqa: TC001  # pydantic reads it
 from appliance.packs.new_folder import new_folder, refuse_existing
 from appliance.packs.pack import load, sha256_of
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from appliance.packs.manifest import NetworkInput
     from appliance.packs.pack import Pack
 
 
