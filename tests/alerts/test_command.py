@@ -34,7 +34,7 @@ def runner(store: Store, lamp: Lamp) -> Callable[..., AlertCommand]:
         *arguments: str, timeout_s: float = LONG_S, tries: int = 3, stop: threading.Event | None = None
     ) -> AlertCommand:
         program = Program((str(lamp.program), *arguments), timeout_s, tries)
-        return AlertCommand(store, program, Backoff(0.001, 0.002), stop or threading.Event())
+        return AlertCommand(store, program, Backoff(0.0, 0.0), stop or threading.Event())
 
     return make
 

@@ -155,9 +155,9 @@ def pacs(_started_pacs: Pacs) -> Pacs:
 
 @pytest.fixture
 def courier(store: Store, results: Path) -> Callable[..., Courier]:
-    """Make a courier to a port; its waits are so short that the next round tries again, unless told otherwise."""
+    """Make a courier to a port; it never waits, so that the next round tries again, unless told otherwise."""
 
-    def make(port: int, *, backoff: Backoff = Backoff(0.001, 0.002), **changes: Any) -> Courier:  # noqa: B008
+    def make(port: int, *, backoff: Backoff = Backoff(0.0, 0.0), **changes: Any) -> Courier:  # noqa: B008
         node = PacsNode(
             **{"name": "pacs", "ae_title": PACS, "address": "127.0.0.1", "port": port, "calling_ae": BOX,
                "timeout_s": 10.0, **changes}
@@ -172,7 +172,7 @@ def courier(store: Store, results: Path) -> Callable[..., Courier]:
 def stow(store: Store, results: Path) -> Callable[..., Courier]:
     """Make a courier to a URL; the next round tries again, unless told otherwise."""
 
-    def make(url: str, *, backoff: Backoff = Backoff(0.001, 0.002), **access: object) -> Courier:  # noqa: B008
+    def make(url: str, *, backoff: Backoff = Backoff(0.0, 0.0), **access: object) -> Courier:  # noqa: B008
         node = DicomwebNode("pacs", Access(url, **{"timeout_s": 10.0, **access}))  # type: ignore[arg-type]
         stop = threading.Event()
         return Courier(store, Shipment(store, results, StowCarrier(node), stop), backoff, stop)

@@ -91,7 +91,7 @@ class Deliveries:
         stop = threading.Event()
         self.committer = Committer(store, node, files, stop, linger_s=linger_s) if node.commitment else None
         self.shipment = Shipment(store, results, CStoreCarrier(node), stop, committer=self.committer)
-        self.courier = Courier(store, self.shipment, Backoff(0.001, 0.002), stop)
+        self.courier = Courier(store, self.shipment, Backoff(0.0, 0.0), stop)
 
     def round(self) -> None:
         self.inbox.round()

@@ -113,9 +113,7 @@ class Box:
     def begin(self) -> None:
         """Begin anew, as after a kill of the deliver service."""
         self.inbox = CommitmentInbox(self.store, self.root, self.files, same_association_s=self.window_s)
-        self.answers = CommitmentAnswers(
-            self.store, self.files, self.settings, Backoff(0.001, 0.002), threading.Event()
-        )
+        self.answers = CommitmentAnswers(self.store, self.files, self.settings, Backoff(0.0, 0.0), threading.Event())
 
     def ask(
         self, *references: Dataset, transaction: str = TRANSACTION, stay: Callable[[], object] | None = None

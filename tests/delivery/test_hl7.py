@@ -91,7 +91,7 @@ def told(store: Store, results: Path) -> Callable[..., int]:
 
 @pytest.fixture
 def courier(store: Store, results: Path, tmp_path: Path) -> Callable[..., Courier]:
-    def make(port: int, *, backoff: Backoff = Backoff(0.001, 0.002), **changes: object) -> Courier:  # noqa: B008
+    def make(port: int, *, backoff: Backoff = Backoff(0.0, 0.0), **changes: object) -> Courier:  # noqa: B008
         node = Hl7Node(
             **{"name": "his", "address": "127.0.0.1", "port": port, "routing": ROUTING, "timeout_s": 10.0, **changes}
         )  # type: ignore[arg-type]
