@@ -23,14 +23,6 @@ if TYPE_CHECKING:
 COMMAND, MQTT = AlertChannel(ChannelKind.COMMAND), AlertChannel(ChannelKind.MQTT)
 
 
-def wait_until(condition: Callable[[], bool], what: str, at_most_s: float = 90.0) -> None:
-    deadline = time.monotonic() + at_most_s
-    while not condition():
-        if time.monotonic() > deadline:
-            pytest.fail(f"waited in vain for: {what}")
-        time.sleep(0.02)
-
-
 @pytest.fixture
 def state(tmp_path: Path) -> Path:
     return tmp_path / "state"

@@ -19,7 +19,7 @@ from appliance.health.model import Alert
 from appliance.services import work
 from appliance.store.database import open_database
 from appliance.store.outbox import OutboxState
-from tests.alerts.conftest import wait_until
+from tests.machine import wait_until
 from tests.work.conftest import CT, Scanner
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from appliance.delivery.backoff import Backoff
 from appliance.store.announcements import AlertStep, CommandOutcome
 from appliance.store.events import EventKind
 from appliance.store.outbox import OutboxState
-from tests.alerts.conftest import wait_until
+from tests.machine import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -14,8 +14,9 @@ import pytest
 from appliance.health.messages import MESSAGES
 from appliance.store.events import EventKind
 from appliance.store.outbox import OutboxState
-from tests.alerts.conftest import COMMAND, MQTT, wait_until
+from tests.alerts.conftest import COMMAND, MQTT
 from tests.health.conftest import Listener
+from tests.machine import wait_until
 
 if TYPE_CHECKING:
     import subprocess

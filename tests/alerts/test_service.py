@@ -9,7 +9,7 @@ import pytest
 
 from appliance.store.alerts import AlertState
 from appliance.store.outbox import OutboxState
-from tests.alerts.conftest import wait_until
+from tests.machine import wait_until
 
 if TYPE_CHECKING:
     import subprocess

@@ -12,7 +12,7 @@ from appliance.delivery.alert_command import AlertCommand
 from appliance.errors import StoreError
 from appliance.services.alert_watch import AlertWatch
 from appliance.store.database import DatabaseDamagedError
-from tests.alerts.conftest import wait_until
+from tests.machine import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -36,6 +36,7 @@ from appliance.services.alert_rules import alert_rules
 from appliance.store.database import open_database
 from appliance.store.lifecycle import ScanState
 from appliance.store.outbox import OutboxState
+from tests.machine import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -90,12 +91,6 @@ def running(command: list[str], **options: Any) -> Iterator[psutil.Process]:
 def listens(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def store_result(store: Store, rules: AlertRules, series: int) -> tuple[int, float]:

@@ -23,7 +23,8 @@ import psutil
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from tests.board.browsers import Browser
-from tests.board.room import Room, wait_until
+from tests.board.room import Room
+from tests.machine import wait_until
 
 OBSERVE = """
 new MutationObserver(() => {

@@ -14,7 +14,6 @@ import json
 import os
 import platform
 import shutil
-import socket
 import socketserver
 import statistics
 import subprocess
@@ -32,6 +31,7 @@ from appliance.config import Settings
 from appliance.store.alert_rules import AlertChannel, AlertRules, ChannelKind
 from appliance.store.database import open_database
 from appliance.store.lifecycle import ScanState
+from tests.machine import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,12 +42,6 @@ ORTHANC = shutil.which("Orthanc") or "/usr/sbin/Orthanc"
 DICOMWEB = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
 SINGLE = 5
 WAYS = {"c-store": "C-STORE to Orthanc", "stow": "STOW-RS to Orthanc", "hl7": "HL7 to a receiver that accepts at once"}
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def make_result(folder: Path) -> None:

@@ -23,7 +23,8 @@ from appliance.reasons import ReasonCode
 from appliance.services import health
 from appliance.store.database import open_database
 from appliance.store.events import EventKind
-from tests.health.conftest import Broker, free_port
+from tests.health.conftest import Broker
+from tests.machine import free_port
 
 EVENTS_A_DAY = 1000
 DAYS = 30

@@ -10,7 +10,9 @@ from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
-from .room import PASSWORD, wait_until
+from tests.machine import wait_until
+
+from .room import PASSWORD
 
 if TYPE_CHECKING:
     from pathlib import Path

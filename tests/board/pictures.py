@@ -25,9 +25,10 @@ from appliance.dicom.network.sender import send
 from appliance.phantom import Calcification, PhantomOptions, WedgeFracture, write_series
 from appliance.store.database import open_database
 from appliance.store.lifecycle import TERMINAL
+from tests.machine import wait_until
 
 from .browsers import Browser
-from .room import PASSWORD, wait_until
+from .room import PASSWORD
 
 if TYPE_CHECKING:
     from appliance.config import Settings

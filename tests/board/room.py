@@ -17,9 +17,10 @@ from appliance.board.passwords import write_password
 from appliance.reasons import Reason, ReasonCode
 from appliance.store.database import Store, open_database
 from appliance.store.lifecycle import ScanState
+from tests.machine import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
 PASSWORD = "correct horse battery"
@@ -36,15 +37,6 @@ TITLES = {
     "vertebral_fracture": "Vertebral fracture",
 }
 _numbers = itertools.count(1)
-
-
-def wait_until(condition: Callable[[], Any], what: str, at_most_s: float = 120.0) -> Any:
-    deadline = time.monotonic() + at_most_s
-    while not (found := condition()):
-        if time.monotonic() > deadline:
-            raise AssertionError(f"waited in vain for: {what}")
-        time.sleep(0.05)
-    return found
 
 
 def screening(name: str, status: str = "normal", urgency: str = "routine", **more: Any) -> dict[str, Any]:

@@ -6,7 +6,9 @@ import pytest
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.keys import Keys
 
-from .room import Room, not_run, screening, wait_until
+from tests.machine import wait_until
+
+from .room import Room, not_run, screening
 
 pytestmark = pytest.mark.slow
 

@@ -5,7 +5,9 @@ import socket
 
 import pytest
 
-from .room import PASSWORD, Room, Visitor, not_run, screening, wait_until
+from tests.machine import wait_until
+
+from .room import PASSWORD, Room, Visitor, not_run, screening
 
 
 @pytest.fixture(scope="module")

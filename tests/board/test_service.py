@@ -14,8 +14,9 @@ from appliance.health.model import ServiceName, ServiceState
 from appliance.health.probes import services
 from appliance.services.lifecycle import read_heartbeat
 from appliance.services.serve import BOARD, SERVICES, commands
+from tests.machine import wait_until
 
-from .room import configure, wait_until
+from .room import configure
 
 
 def board(configuration) -> subprocess.CompletedProcess:

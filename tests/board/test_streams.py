@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from .room import wait_until
+from tests.machine import wait_until
 
 
 def versions(visitor, wanted, at_most_s=60.0):

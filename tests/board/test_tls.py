@@ -7,8 +7,9 @@ import httpx
 import pytest
 
 from tests.health.conftest import Authority
+from tests.machine import wait_until
 
-from .room import Room, Visitor, wait_until
+from .room import Room, Visitor
 
 pytestmark = pytest.mark.slow
 

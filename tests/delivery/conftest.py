@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import socket
 import subprocess
 import sys
 import threading
@@ -32,6 +31,7 @@ from appliance.dicom.network.sender import echo
 from appliance.dicom.web.stow import Access
 from appliance.store.database import open_database
 from appliance.store.lifecycle import ScanState
+from tests.machine import free_port, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -40,14 +40,6 @@ if TYPE_CHECKING:
 
 BOX, PACS = "BOX", "PACS"
 CLASSES = {"sr": ComprehensiveSRStorage, "seg": SegmentationStorage, "capture": SecondaryCaptureImageStorage}
-
-
-def wait_until(condition: Callable[[], bool], what: str, at_most_s: float = 60.0) -> None:
-    deadline = time.monotonic() + at_most_s
-    while not condition():
-        if time.monotonic() > deadline:
-            pytest.fail(f"waited in vain for: {what}")
-        time.sleep(0.02)
 
 
 @pytest.fixture
@@ -96,12 +88,6 @@ def screen(store: Store, results: Path) -> Callable[..., tuple[int, set[str]]]:
         return scan_id, uids
 
     return make
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @dataclass(frozen=True)

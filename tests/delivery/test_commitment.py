@@ -29,8 +29,9 @@ from appliance.store.commitments import CommitmentState
 from appliance.store.lifecycle import ScanState
 from appliance.store.outbox import OutboxState
 from tests.delivery.committing_pacs import CommittingPacs
-from tests.delivery.conftest import BOX, PACS, free_port, wait_until
+from tests.delivery.conftest import BOX, PACS
 from tests.delivery.test_real_peers import BASIC, held, orthanc
+from tests.machine import free_port, wait_until
 from tests.objects.conftest import case_of
 
 if TYPE_CHECKING:

@@ -31,8 +31,9 @@ from appliance.dicom.uids import STORAGE_COMMITMENT_PUSH_MODEL_INSTANCE as WELL_
 from appliance.services.assemble import Assembler
 from appliance.store.commitment_requests import RequestState
 from appliance.tls import server_context
-from tests.delivery.conftest import BOX, PACS, free_port, wait_until
+from tests.delivery.conftest import BOX, PACS
 from tests.delivery.test_real_peers import BASIC, orthanc
+from tests.machine import free_port, wait_until
 from tests.receive.conftest import make_instance, make_series
 from tests.receive.test_commitment_requests import reference
 from tests.receive.test_tls import authority, certificate, files

@@ -16,7 +16,7 @@ from appliance.delivery.objects import Kind
 from appliance.delivery.outbox_worker import settle
 from appliance.store.lifecycle import ScanState
 from appliance.store.outbox import OutboxState
-from tests.delivery.conftest import free_port
+from tests.machine import free_port
 
 if TYPE_CHECKING:
     from appliance.delivery.courier import Courier

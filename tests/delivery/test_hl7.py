@@ -23,7 +23,8 @@ from appliance.hl7.routing import CharacterSet, Routing
 from appliance.store.alert_rules import AlertChannel, ChannelKind
 from appliance.store.lifecycle import ScanState
 from appliance.store.outbox import OutboxState
-from tests.delivery.conftest import Pacs, free_port, make_object, wait_until
+from tests.delivery.conftest import Pacs, make_object
+from tests.machine import free_port, wait_until
 from tests.receive.test_tls import authority, certificate, files
 from tests.store.samples import report
 

@@ -17,7 +17,8 @@ from appliance.delivery.outbox_worker import settle
 from appliance.dicom.network.sender import echo
 from appliance.store.lifecycle import ScanState
 from appliance.store.outbox import OutboxState
-from tests.delivery.conftest import BOX, PACS, free_port, wait_until
+from tests.delivery.conftest import BOX, PACS
+from tests.machine import free_port, wait_until
 from tests.objects.conftest import case_of
 from tests.receive.test_tls import authority, certificate, files
 

@@ -10,7 +10,7 @@ import pytest
 from appliance.store.database import open_database
 from appliance.store.lifecycle import ScanState
 from appliance.store.outbox import OutboxState
-from tests.delivery.conftest import free_port, wait_until
+from tests.machine import free_port, wait_until
 
 
 @pytest.fixture

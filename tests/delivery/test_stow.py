@@ -19,7 +19,8 @@ from appliance.delivery.outbox_worker import settle
 from appliance.dicom.web.stow import instances
 from appliance.store.lifecycle import ScanState
 from appliance.store.outbox import OutboxState
-from tests.delivery.conftest import Pacs, free_port, wait_until
+from tests.delivery.conftest import Pacs
+from tests.machine import free_port, wait_until
 from tests.receive.test_tls import authority, openssl
 
 if TYPE_CHECKING:

@@ -1,15 +1,11 @@
-import contextlib
 import json
 import os
-import random
 import shutil
 import socket
 import ssl
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
@@ -18,26 +14,9 @@ import pytest
 from paho.mqtt.client import Client, MQTTv5
 from paho.mqtt.enums import CallbackAPIVersion
 
+from tests.machine import free_port, wait_until
+
 MOSQUITTO = shutil.which("mosquitto", path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
-
-
-def wait_until(condition: Callable[[], bool], what: str, at_most_s: float = 60.0) -> None:
-    deadline = time.monotonic() + at_most_s
-    while not condition():
-        if time.monotonic() > deadline:
-            pytest.fail(f"waited in vain for: {what}")
-        time.sleep(0.02)
-
-
-def free_port() -> int:
-    """A port nobody uses, from below those that the kernel gives away: it may be seconds before somebody listens."""
-    while True:
-        port = random.randint(15_000, 32_000)
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            with contextlib.suppress(OSError):
-                probe.bind(("127.0.0.1", port))
-                return port
 
 
 def openssl(*arguments: str, cwd: Path) -> None:

@@ -26,8 +26,9 @@ from appliance.services.self_test import SelfTester
 from appliance.store.commands import COMMANDS_KEPT, Outcome
 from appliance.store.database import open_database
 from appliance.store.events import EventKind
+from tests.machine import wait_until
 
-from .conftest import Listener, plain, wait_until
+from .conftest import Listener, plain
 from .test_tls import mqtt
 
 # The rules of docs/fleet.md: boxes are told by the common names of their certificates.

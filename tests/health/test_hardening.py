@@ -14,8 +14,9 @@ from appliance.reasons import ReasonCode
 from appliance.services import health as service
 from appliance.store.database import open_database
 from appliance.store.events import EventKind
+from tests.machine import wait_until
 
-from .conftest import Listener, wait_until
+from .conftest import Listener
 from .test_drift import Box as Filled
 
 DAY_S = 86400.0

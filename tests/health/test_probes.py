@@ -13,8 +13,7 @@ from appliance.dicom.implementation import IMPLEMENTATION_CLASS_UID
 from appliance.health import probes
 from appliance.health.model import ServiceState
 from appliance.services.lifecycle import Heartbeat
-
-from .conftest import free_port
+from tests.machine import free_port
 
 
 @pytest.fixture(autouse=True)

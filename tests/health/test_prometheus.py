@@ -18,8 +18,7 @@ from appliance.health.model import Health, Pack, Peer, PeerRole
 from appliance.health.prometheus import Endpoint
 from appliance.services.lifecycle import Heartbeat
 from appliance.store.database import open_database
-
-from .conftest import free_port, wait_until
+from tests.machine import free_port, wait_until
 
 
 def read(port: int) -> str:

@@ -6,8 +6,9 @@ from appliance.config import MqttSettings
 from appliance.errors import ConfigurationError
 from appliance.health.broker import Broker
 from appliance.health.publisher import BackOff, Publisher, SessionCounter
+from tests.machine import free_port, wait_until
 
-from .conftest import Listener, free_port, wait_until
+from .conftest import Listener
 
 
 def broker(port: int) -> Broker:

@@ -12,8 +12,9 @@ from appliance.health.publisher import Publisher
 from appliance.reasons import ReasonCode
 from appliance.store.database import open_database
 from appliance.store.events import EventKind
+from tests.machine import wait_until
 
-from .conftest import Listener, wait_until
+from .conftest import Listener
 
 
 def test_the_birth_is_retained_and_first(box, broker, listener):

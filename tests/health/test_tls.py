@@ -4,7 +4,9 @@ import shutil
 import ssl
 import subprocess
 
-from .conftest import Box, Listener, wait_until
+from tests.machine import wait_until
+
+from .conftest import Box, Listener
 
 # As on a fleet's broker: a box writes below its own name only; the monitor reads everything.
 RULES = "pattern write appliances/%u/#\nuser monitor\ntopic read appliances/#\n"

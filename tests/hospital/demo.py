@@ -30,7 +30,8 @@ from appliance.phantom import PhantomOptions, write_series
 from appliance.store.database import open_database
 from appliance.store.lifecycle import TERMINAL, ScanState
 from tests.board.browsers import Browser
-from tests.hospital.peers import ARCHIVE_TITLE, archive, broker, free_port, listens, wait_until
+from tests.hospital.peers import ARCHIVE_TITLE, archive, broker, listens
+from tests.machine import free_port, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

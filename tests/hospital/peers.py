@@ -8,13 +8,14 @@ import os
 import shutil
 import socket
 import subprocess
-import time
 import urllib.request
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from tests.machine import free_port, wait_until
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
 ARCHIVE_TITLE = "ARCHIVE"
@@ -32,23 +33,6 @@ def program(name: str) -> str:
     if found is None:
         raise MissingToolError(f"{name} is not installed; `image-build/prepare-machine.sh tools` brings it")
     return found
-
-
-def free_port() -> int:
-    """Return a TCP port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def wait_until(condition: Callable[[], Any], what: str, at_most_s: float = 60.0) -> Any:
-    """Return the condition's value as soon as it is true."""
-    deadline = time.monotonic() + at_most_s
-    while not (value := condition()):
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"waited {at_most_s:.0f} s in vain for {what}")
-        time.sleep(0.1)
-    return value
 
 
 def listens(port: int) -> bool:

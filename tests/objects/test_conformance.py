@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import socket
 import subprocess
 import time
 import urllib.error
@@ -13,6 +12,8 @@ from pathlib import Path
 
 import pydicom
 import pytest
+
+from tests.machine import free_port
 
 pytestmark = pytest.mark.slow
 
@@ -68,12 +69,6 @@ def test_the_document_is_a_page_of_pdf(plain):
     assert document.rstrip().endswith(b"%%EOF")
     assert (ds.BurnedInAnnotation, ds.VerificationFlag) == ("YES", "UNVERIFIED")
     assert "not reviewed" in ds.DocumentTitle
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def get(url: str) -> bytes:

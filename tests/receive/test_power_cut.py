@@ -46,7 +46,7 @@ def service(state: Path) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
         stderr=subprocess.DEVNULL,
     )
     try:
-        eventually(heartbeat.exists, 30)
+        eventually(heartbeat.exists, 120)
         yield process, int(json.loads(heartbeat.read_text())["port"])
     finally:
         process.kill()

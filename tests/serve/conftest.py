@@ -1,7 +1,5 @@
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 
 import psutil
 import pytest
@@ -13,14 +11,6 @@ services = {{name: [sys.executable, "-c", code] for name, code in {services!r}.i
 sys.exit(run(services=services, policy=RestartPolicy({policy})))
 """
 SLEEP = "import time\nprint('ready', flush=True)\ntime.sleep(600)"
-
-
-def wait_until(condition: Callable[[], bool], what: str, at_most_s: float = 60.0) -> None:
-    deadline = time.monotonic() + at_most_s
-    while not condition():
-        if time.monotonic() > deadline:
-            pytest.fail(f"waited in vain for: {what}")
-        time.sleep(0.02)
 
 
 def alive(pid: int) -> bool:

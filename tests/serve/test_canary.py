@@ -31,11 +31,11 @@ from appliance.health.diagnostics import build
 from appliance.health.measure import measure
 from appliance.store.database import open_database
 from appliance.store.lifecycle import TERMINAL, ScanState
-from tests.health.conftest import MOSQUITTO, Broker, Listener, free_port, plain
+from tests.health.conftest import MOSQUITTO, Broker, Listener, plain
 from tests.health.test_commands import Sender, command, play_journal
+from tests.machine import free_port, wait_until
 from tests.work.conftest import instance
 
-from .conftest import wait_until
 from .stand_in_screen import CRASH, ERROR, REFUSED, SCREENED
 
 pytestmark = pytest.mark.slow

@@ -11,8 +11,9 @@ from pynetdicom import AE
 from pynetdicom.sop_class import Verification
 
 from appliance.services.serve import SERVICES
+from tests.machine import wait_until
 
-from .conftest import alive, wait_until
+from .conftest import alive
 
 pytestmark = pytest.mark.slow
 

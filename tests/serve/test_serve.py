@@ -6,7 +6,9 @@ import signal
 import psutil
 import pytest
 
-from .conftest import SLEEP, alive, wait_until
+from tests.machine import wait_until
+
+from .conftest import SLEEP, alive
 
 STUBBORN = f"import signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n{SLEEP}"
 WITH_CHILD = (
