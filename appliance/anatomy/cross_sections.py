@@ -8,10 +8,12 @@ seen and the mask's is taken with little weight. An ellipse through all rays clo
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from appliance.anatomy.one_sided import standing_out
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -93,13 +95,15 @@ class Borders:
     shape
         float64, ``(n, 5)``: mean radius, shift of the middle along both axes, and the ellipse's two terms, mm.
     clear
-        float64, ``(n,)``: share of the rays that end in fat or lung.
+        float64, ``(n,)``: share of the rays that end in fat or lung, be it behind a neighbour.
     radii_mm
         float64, ``(n, rays)``: the border as fitted.
     rays_mm
         float64, ``(n, rays)``: along each ray the border that was seen, or the mask's.
     seen
         Boolean, ``(n, rays)``: where a border was seen.
+    whole
+        The same, were what stands out to one side, and was left out, the vessel's own; ``None`` where nothing was.
     """
 
     course: Course
@@ -108,6 +112,7 @@ class Borders:
     radii_mm: NDArray[np.float64]
     rays_mm: NDArray[np.float64]
     seen: NDArray[np.bool_]
+    whole: Borders | None = None
 
     def middles_mm(self) -> NDArray[np.float64]:
         """Middle of each border, LPS mm, ``(n, 3)``."""
@@ -230,7 +235,7 @@ def mask_radii(
     return _first_crossing(field, outside, radii, np.zeros(len(course.points_mm)), reach_mm)
 
 
-def find_borders(volume: Volume, course: Course, mask_mm: NDArray[np.float64]) -> Borders:
+def find_borders(volume: Volume, course: Course, mask_mm: NDArray[np.float64], *, is_round: bool = False) -> Borders:
     """Look for the border along rays.
 
     Parameters
@@ -241,6 +246,8 @@ def find_borders(volume: Volume, course: Course, mask_mm: NDArray[np.float64]) -
         The planes.
     mask_mm
         ``(n, rays)``: where the organ map has the border, see :func:`mask_radii`.
+    is_round
+        Whether the vessel is round: what stands out to one side is then a neighbour's border and not seen of this one.
     """
     from scipy import ndimage
 
@@ -265,7 +272,15 @@ def find_borders(volume: Volume, course: Course, mask_mm: NDArray[np.float64]) -
     starts_inside = _at(profiles, low, radii) > half[:, None]
     needed = lumen - _CLEAR_SHARE * (lumen - fat)
     found = np.isfinite(border) & starts_inside & (deepest < needed[:, None])
-    return _fitted(course, border, found, mask_mm)
+    whole = _fitted(course, border, found, mask_mm)
+    neighbour = standing_out(border, found) if is_round else np.zeros_like(found)
+    if not neighbour.any():
+        return whole
+    # under a neighbour the border goes on as the circle that all the rest lies on
+    seen = found & ~neighbour
+    _, round_mm = _ellipse(np.where(seen, border, 0.0), seen.astype(np.float64), terms=3)
+    closed = _fitted(course, np.where(neighbour, round_mm, border), found, mask_mm)
+    return replace(closed, seen=seen, whole=whole)
 
 
 def fit(course: Course, radii_mm: NDArray[np.float64]) -> Borders:

@@ -106,7 +106,7 @@ def aorta(anatomy: Anatomy) -> tuple[Branch, ...]:
         if len(line) * STEP_MM < _LEAST_MM:
             continue
         rising, line = _downstream(line, anatomy)
-        borders = borders_along(anatomy, piece, line)
+        borders = borders_along(anatomy, piece, line, is_round=True)
         ends = borders.course.points_mm[[0, -1]]
         radii = borders.shape[[0, -1], 0]
         cut = (_cut_at(ends[0], piece, organs, radii[0]), _cut_at(ends[1], piece, organs, radii[1]))
@@ -115,7 +115,9 @@ def aorta(anatomy: Anatomy) -> tuple[Branch, ...]:
     return tuple(sorted(found, key=lambda branch: -len(branch.stretches)))
 
 
-def borders_along(anatomy: Anatomy, mask: NDArray[np.bool_], line_mm: NDArray[np.float64]) -> Borders:
+def borders_along(
+    anatomy: Anatomy, mask: NDArray[np.bool_], line_mm: NDArray[np.float64], *, is_round: bool = False
+) -> Borders:
     """Find a vessel's borders in planes along a line, which is centred on them first.
 
     Parameters
@@ -126,6 +128,8 @@ def borders_along(anatomy: Anatomy, mask: NDArray[np.bool_], line_mm: NDArray[np
         Boolean, shape of the organ map: the vessel.
     line_mm
         ``(n, 3)`` LPS mm, evenly spaced.
+    is_round
+        Whether the vessel is round, see :func:`~appliance.anatomy.cross_sections.find_borders`.
     """
     organs = anatomy.organs
     corner, crop = crop_mask(mask, margin=4)
@@ -135,7 +139,7 @@ def borders_along(anatomy: Anatomy, mask: NDArray[np.bool_], line_mm: NDArray[np
     reach = 2.5 * float(-distance.min()) + 8.0
     course = _course(line_mm)
     course = _recentred(course, mask_radii(distance, affine, course, reach))
-    return find_borders(anatomy.volume, course, mask_radii(distance, affine, course, reach))
+    return find_borders(anatomy.volume, course, mask_radii(distance, affine, course, reach), is_round=is_round)
 
 
 def _course(line: NDArray[np.float64]) -> Course:

@@ -7,7 +7,7 @@ the Society for Vascular Surgery (Chaikof et al., J Vasc Surg 2018;67:2–77).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -174,6 +174,32 @@ def _segment(branches: tuple[Branch, ...], stretch: Stretch, settings: AortaSett
         text = f"the {spoken} was found in {len(holding)} separate pieces: its widest place may lie between them"
         return Reason(ReasonCode.ORGAN_IMPLAUSIBLE, text)
     branch = holding[0]
+    found = _measured(branch, stretch, settings)
+    whole = branch.borders.whole
+    if isinstance(found, Reason) or whole is None:
+        return found
+    return _beside(found, _measured(replace(branch, borders=whole), stretch, settings), settings)
+
+
+def _beside(found: _Segment, whole: _Segment | Reason, settings: AortaSettings) -> _Segment | Reason:
+    """Weigh what stands out to one side: most often a neighbour that the map took in, but it may be a pouch.
+
+    It never makes a segment narrow: where it would pass a threshold there is no number, or the wider one.
+    """
+    if isinstance(whole, Reason):
+        return whole
+    thresholds = (*settings.thresholds(found.stretch), settings.urgent_mm)
+    if not any(found.diameter_mm < threshold <= whole.diameter_mm for threshold in thresholds):
+        return found
+    widths = f"{found.diameter_mm:.0f} mm wide, or {whole.diameter_mm:.0f} mm with what stands out to one side of it"
+    text = f"the {_SPOKEN[found.stretch]} is {widths}: a neighbour or a pouch of its wall"
+    if found.diameter_mm < thresholds[0]:
+        return Reason(ReasonCode.ORGAN_IMPLAUSIBLE, f"{text}; too uncertain beside {thresholds[0]:g} mm")
+    return replace(whole, note="; ".join(part for part in (whole.note, text) if part))
+
+
+def _measured(branch: Branch, stretch: Stretch, settings: AortaSettings) -> _Segment | Reason:
+    spoken = _SPOKEN[stretch]
     planes = branch.planes(stretch)
     trusted = _supported(branch.borders.clear[planes] * 100.0 >= settings.minimum_clear_percent)
     if 100.0 * trusted.mean() < settings.minimum_trusted_percent:

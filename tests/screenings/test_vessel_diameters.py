@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 
 from appliance.anatomy.derived import Anatomy
-from appliance.anatomy.vessels import Stretch, aorta, hiatus
+from appliance.anatomy.vessels import Branch, Stretch, aorta, hiatus
 from appliance.phantom import PhantomOptions
+from appliance.reasons import Reason, ReasonCode
 from appliance.scan import Volume
 from appliance.screenings.aorta import SCREENING as AORTA
-from appliance.screenings.aorta import AortaSettings, _supported
+from appliance.screenings.aorta import AortaSettings, _beside, _Segment, _supported
 from appliance.screenings.contract import Status, Urgency
 from appliance.screenings.pulmonary_artery import SCREENING as TRUNK
 from appliance.screenings.pulmonary_artery import _doubtful, _measured
@@ -171,6 +172,48 @@ def test_the_order_of_slices_rows_and_columns_changes_nothing(flips):
             result("plain", screening).measurements, run(screening, flipped, organs).measurements, strict=True
         ):
             assert one.value == pytest.approx(other.value, abs=0.02)
+
+
+# --- a map that takes in the oesophagus -------------------------------------------------------------
+@lru_cache(maxsize=1)
+def with_oesophagus() -> OrganMap:
+    """The true map, but above the diaphragm the oesophagus, which lies against the aorta there, is called aorta."""
+    _, organs, _ = person("plain")
+    beside = below(organs, 40.0) & ~below(organs, 12.0)
+    return relabelled(organs, organs.mask("esophagus") & beside[:, None, None], "aorta")
+
+
+@pytest.mark.slow
+def test_a_neighbour_that_the_map_takes_in_is_no_part_of_the_diameter():
+    scan, _, truth = person("plain")
+    measured = value(run(AORTA, scan, with_oesophagus()), "descending_aorta_diameter_mm")
+    assert measured == pytest.approx(truth.diameters_mm["descending_aorta"], abs=1.0)
+
+
+@pytest.mark.slow
+def test_what_stands_out_past_the_threshold_gives_no_number():
+    scan, organs, _ = person("plain")
+    settings = AortaSettings(descending_dilated_mm=27.0)
+    assert "descending_aorta_diameter_mm" in {item.name for item in run(AORTA, scan, organs, settings).measurements}
+    outcome = run(AORTA, scan, with_oesophagus(), settings)
+    assert "descending_aorta_diameter_mm" not in {item.name for item in outcome.measurements}
+    assert any("stands out to one side" in caveat for caveat in outcome.caveats)
+
+
+def segment(diameter_mm: float) -> _Segment:
+    return _Segment(Stretch.DESCENDING, diameter_mm, Branch(None, (), (False, False)), 0)
+
+
+def test_what_stands_out_never_makes_a_finding_smaller_than_its_grade():
+    settings = AortaSettings()
+    assert _beside(segment(25.0), segment(29.0), settings).diameter_mm == 25.0
+    assert _beside(segment(25.0), segment(31.0), settings).code.value == "organ_implausible"
+    assert _beside(segment(32.0), segment(36.0), settings).diameter_mm == 32.0
+    wider = _beside(segment(38.0), segment(44.0), settings)
+    assert (wider.diameter_mm, "a pouch of its wall" in wider.note) == (44.0, True)
+    assert _beside(segment(52.0), segment(58.0), settings).diameter_mm == 58.0
+    doubt = Reason(ReasonCode.ORGAN_IMPLAUSIBLE, "hidden")
+    assert _beside(segment(25.0), doubt, settings) is doubt
 
 
 # --- thresholds -------------------------------------------------------------------------------------
