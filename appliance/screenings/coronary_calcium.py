@@ -26,6 +26,7 @@ from appliance.screenings.contract import (
     Status,
     Urgency,
 )
+from appliance.screenings.left_out import Kind, LeftOut
 from appliance.screenings.plaque_surroundings import REACH_MM, surroundings
 from appliance.screenings.region import corners_mm, listed, middle_and_spread, near, whole_plane
 
@@ -130,10 +131,7 @@ class _Calcium:
     volume_mm3: float
     mass_mg: float
     plaques: int
-    valves: int
-    bronchial: int
-    streaks: int
-    streak_score: float
+    left_out: LeftOut
 
     @property
     def score(self) -> float:
@@ -266,10 +264,11 @@ def _metal(heart: _Heart, settings: CoronaryCalciumSettings) -> Reason | None:
 
 def _moved(calcium: _Calcium, settings: CoronaryCalciumSettings) -> Reason | None:
     """Streaks may hide calcium and may be taken for it; where they are the greater part, no number is right."""
-    if calcium.streak_score < max(settings.streak_score, calcium.score):
+    streak_score = calcium.left_out.score(Kind.STREAK)
+    if streak_score < max(settings.streak_score, calcium.score):
         return None
     text = (
-        f"the heart moved: streaks along its border would score {calcium.streak_score:.0f}, and calcium cannot be told "
+        f"the heart moved: streaks along its border would score {streak_score:.0f}, and calcium cannot be told "
         "from them"
     )
     return Reason(ReasonCode.MOTION_ARTIFACTS, text)
@@ -279,16 +278,17 @@ def _calcium(scan: Scan, heart: _Heart, settings: CoronaryCalciumSettings) -> _C
     from scipy import ndimage
 
     parts, _ = ndimage.label(heart.hu >= settings.threshold_hu, np.ones((3, 3, 3)))
-    wanted = _coronary(scan, heart, parts, settings)
+    wanted, at_aorta = _coronary(scan, heart, parts, settings)
     spacing = scan.volume.spacing_mm
     pixel_mm2 = spacing[1] * spacing[2]
     slices = 1 if heart.noise.averaged > 1 else max(1, round(REFERENCE_MM / spacing[0]))
     mask = np.zeros(heart.hu.shape, dtype=bool)
     by_slice = np.zeros(heart.hu.shape[0])
     places = ndimage.find_objects(parts)
-    plaques = valves = bronchial = streaks = 0
-    hu_sum = streak_score = 0.0
-    for label in wanted:
+    plaques = 0
+    hu_sum = 0.0
+    left_out = LeftOut()
+    for label in wanted + at_aorta:
         place = _grown(places[label - 1], heart.hu.shape, spacing)
         plaque, hu = parts[place] == label, heart.hu[place]
         scores, counted = agatston(along_plaque(hu, plaque, spacing[0]), plaque, pixel_mm2)
@@ -298,13 +298,14 @@ def _calcium(scan: Scan, heart: _Heart, settings: CoronaryCalciumSettings) -> _C
         blood = heart.noise.blood_hu, heart.noise.spread_hu
         around = surroundings(hu, plaque, spacing, blood, settings.threshold_hu)
         faint = int(hu[plaque].max()) < _FAINT_HU
-        if around.in_streak:
-            streaks += 1
-            streak_score += float(scores.sum())
+        if label in at_aorta:
+            left_out.add(Kind.WALL, float(scores.sum()))
+        elif around.in_streak:
+            left_out.add(Kind.STREAK, float(scores.sum()))
         elif not around.in_fat and (faint or _depth_mm(scan, heart, place, plaque) >= settings.valve_depth_mm):
-            valves += 1
+            left_out.add(Kind.VALVE, float(scores.sum()))
         elif around.in_air:
-            bronchial += 1
+            left_out.add(Kind.BRONCHIAL, float(scores.sum()))
         else:
             plaques += 1
             mask[place] |= counted
@@ -313,25 +314,30 @@ def _calcium(scan: Scan, heart: _Heart, settings: CoronaryCalciumSettings) -> _C
     voxel_mm3 = scan.volume.voxel_ml * 1000.0
     mass_mg = settings.mass_factor * hu_sum * scan.volume.voxel_ml
     volume_mm3 = float(np.count_nonzero(mask)) * voxel_mm3
-    return _Calcium(mask, by_slice, volume_mm3, mass_mg, plaques, valves, bronchial, streaks, streak_score)
+    return _Calcium(mask, by_slice, volume_mm3, mass_mg, plaques, left_out)
 
 
-def _coronary(scan: Scan, heart: _Heart, parts: NDArray[np.int32], settings: CoronaryCalciumSettings) -> list[int]:
-    """Return the labels of what lies mostly in the heart, not at the aorta or bone, and is more than noise."""
+def _coronary(
+    scan: Scan, heart: _Heart, parts: NDArray[np.int32], settings: CoronaryCalciumSettings
+) -> tuple[list[int], list[int]]:
+    """Return the labels of what lies mostly in the heart, not at bone, and is more than noise; at the aorta apart."""
     from appliance.anatomy.native import native_mask
 
     dense = np.flatnonzero(parts)  # few: everything below works on these voxels only
     labels = parts.ravel()[dense]
     size = np.bincount(labels)
     wanted = 2 * np.bincount(labels[heart.region.ravel()[dense]], minlength=size.size) > size
+    at = {}
     for name, margin_mm in (("aorta", settings.aorta_margin_mm), ("bone", settings.bone_margin_mm)):
+        at[name] = np.zeros(size.size, dtype=bool)
         if name in heart.organs.structures:
             _, other = native_mask(heart.organs, scan.volume, name, box=heart.box, margin_mm=margin_mm)
-            wanted &= 2 * np.bincount(labels[other.ravel()[dense]], minlength=size.size) < size
+            at[name] = 2 * np.bincount(labels[other.ravel()[dense]], minlength=size.size) >= size
     peaks = np.full(size.size, -1024, dtype=np.int16)
     np.maximum.at(peaks, labels, heart.hu.ravel()[dense])
-    wanted &= peaks >= heart.noise.blood_hu + settings.noise_multiple * heart.noise.spread_hu
-    return [int(label) for label in np.flatnonzero(wanted)]
+    wanted &= ~at["bone"] & (peaks >= heart.noise.blood_hu + settings.noise_multiple * heart.noise.spread_hu)
+    coronary, at_aorta = (np.flatnonzero(wanted & chosen).tolist() for chosen in (~at["aorta"], at["aorta"]))
+    return coronary, at_aorta
 
 
 def _grown(place: Box, shape: tuple[int, ...], spacing_mm: tuple[float, float, float]) -> Box:
@@ -411,17 +417,7 @@ def _caveats(scan: Scan, heart: _Heart, calcium: _Calcium, settings: CoronaryCal
         caveats.append(f"noise is {noise.spread_hu:.0f} HU: plaques that stay below {least_hu:.0f} HU are not counted")
     if scan.acquisition.kernel_family is KernelFamily.UNKNOWN:
         caveats.append("the sharpness of the reconstruction kernel is not known")
-    if calcium.streaks:
-        caveats.append(
-            f"bright streaks of the heart's motion, not counted: {calcium.streaks} (they would score "
-            f"{calcium.streak_score:.0f}); calcium under them is not seen"
-        )
-    if calcium.valves:
-        caveats.append(
-            f"bright spots without fat around, of valves or of the heart's motion, not counted: {calcium.valves}"
-        )
-    if calcium.bronchial:
-        caveats.append(f"calcifications beside lung or bronchi, not counted: {calcium.bronchial}")
+    caveats += calcium.left_out.caveats()
     if calcium.plaques:
         caveats.append("valves and pericardium are told from arteries only roughly; the mass is not calibrated")
     return tuple(caveats)

@@ -173,6 +173,21 @@ def test_calcium_of_the_aorta_s_wall_is_not_counted():
     assert score(with_block(scan, position, 4.0, 500), organs) == pytest.approx(score(scan, organs))
 
 
+def test_calcium_against_the_aorta_is_left_out_with_what_it_would_score():
+    """An artery that touches the aorta cannot be told from its wall: nobody is left to guess that it is missing."""
+    scan, organs, truth = usual()
+    lesion = next(lesion for lesion in truth.lesions if lesion.vessel == "LAD")  # the map has an aorta just behind it
+    z, y, x = np.rint(np.linalg.inv(organs.affine) @ (*lesion.centre_mm, 1.0))[:3].astype(int)
+    labels = organs.labels.copy()
+    labels[z - 2 : z + 3, y + 1 : y + 4, x - 2 : x + 3] = organs.values["aorta"]
+    settings = CoronaryCalciumSettings(aorta_margin_mm=4.0)
+    outcome = run(scan, replace(organs, labels=labels), settings)
+    missing = score(scan, organs, settings) - value(outcome, "agatston_score")
+    assert missing == pytest.approx(lesion.agatston_score, rel=0.05)
+    said = next(caveat for caveat in outcome.caveats if "against the aorta" in caveat)
+    assert f"they would score {missing:.0f})" in said
+
+
 def test_bone_is_not_counted():
     scan, organs, truth = usual()
     labels = organs.labels.copy()
@@ -239,7 +254,7 @@ def test_calcium_of_a_bronchus_is_not_a_plaque():
     middle = scan.volume.to_patient_mm(places[len(places) // 2] + [part.start for part in box])
     before, after = run(scan, organs), run(with_block(scan, middle, 3.0, 350), organs)
     assert value(after, "agatston_score") == pytest.approx(value(before, "agatston_score"), rel=0.01)
-    assert any("beside lung or bronchi" in caveat for caveat in after.caveats)
+    assert any("beside lung or bronchi, not counted: 1 (they would score" in caveat for caveat in after.caveats)
 
 
 def with_streak(scan, organs, peak_hu: float):
