@@ -26,7 +26,7 @@ export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 UV := $(VENV)/bin/uv pip
 CPU_TORCH := $(if $(UV_FIND_LINKS),,--torch-backend cpu)
 
-.PHONY: help demo demo-hospital test test-all test-fast accuracy bench lint generate lock clean
+.PHONY: help demo demo-hospital pictures test test-all test-fast accuracy bench lint generate lock clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -53,6 +53,9 @@ test-fast: $(DEVELOP)  ## run the tests that take no more than a few seconds eac
 
 accuracy: $(DEVELOP)  ## measure the screenings on digital patients and on the real scans, write docs/accuracy.md
 	$(VENV)/bin/python -m tests.accuracy
+
+pictures: $(TOOLS)  ## make the manual's pictures of the alert board again, of the test patient
+	$(VENV)/bin/python -m tests.board.pictures
 
 # Where `make test-all` has made the environment of imports, networks are measured beside nnU-Net and PyTorch too.
 bench: $(TOOLS)  ## measure ingest, screening and inference on this machine, print the tables
