@@ -71,7 +71,9 @@ def tree_peak_mib(process: psutil.Process, peaks: dict[str, float]) -> None:
 def main() -> None:
     from appliance.commands.demo import configuration
     from appliance.config import load
+    from appliance.logs import configure
 
+    configure("error", "text")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         if len(sys.argv) > 1:
