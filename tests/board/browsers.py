@@ -55,9 +55,12 @@ class Browser:
         self.driver.get(self.url + path)
 
     def log_in(self, password: str = PASSWORD) -> None:
+        """Log in, where this browser is not logged in yet."""
         self.open("/login")
-        self.one("#password").send_keys(password, Keys.ENTER)
-        wait_until(lambda: self.all("#alerts-title") or self.all("#problem"), "the page after the login")
+        wait_until(lambda: self.all("#alerts-title") or self.all("#password"), "the login or the board")
+        if self.all("#password"):
+            self.one("#password").send_keys(password, Keys.ENTER)
+            wait_until(lambda: self.all("#alerts-title") or self.all("#problem"), "the page after the login")
 
     def all(self, css: str) -> list[WebElement]:
         return self.driver.find_elements(By.CSS_SELECTOR, css)

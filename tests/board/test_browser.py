@@ -50,9 +50,7 @@ def page(house, _window):
     """The first page, with nothing open and no sound chosen; nothing may complain on its console."""
     acknowledge_everything(house)
     _window.driver.switch_to.window(_window.driver.window_handles[0])
-    _window.open()
-    if not _window.all("#alerts-title"):
-        _window.log_in()
+    _window.log_in()
     _window.run("localStorage.clear()")
     _window.open()
     _window.wait_text("#alerts-title", "No open alerts")
@@ -224,7 +222,7 @@ def test_a_browser_that_blocks_the_sound_is_said_to(house, browse):
     browser.driver.get("about:blank")
     browser.open()
     wait_until(lambda: "BLOCKED" in browser.text("#sound"), "the sign")
-    browser.one("#name").click()  # any press will do
+    browser.one("#alerts-title").click()  # any press will do
     wait_until(lambda: browser.text("#sound") == "Sound is on", "the sound")
 
 
