@@ -11,7 +11,9 @@ import pytest
 from pydicom import dcmread
 from pydicom.uid import CTImageStorage, JPEGLSLossless, MRImageStorage
 from pynetdicom import _config
+from pynetdicom.presentation import build_context
 
+from appliance.dicom.network.link import Link, application_entity, associate
 from appliance.dicom.network.sender import SendReport, echo, send
 from tests.receive.conftest import CALLED, SENDER, data_set_bytes, eventually, make_instance, make_series
 
@@ -145,6 +147,18 @@ def test_many_kinds_of_objects_go_out(receiver: Receiver, tmp_path: Path) -> Non
     assert report.accepted == 70
     eventually(lambda: receiver.statistics.associations_open == 0)
     assert receiver.statistics.associations == 2
+
+
+def test_the_answer_is_kept_for_who_waits_for_it(receiver: Receiver) -> None:
+    ae = application_entity(SENDER, 30.0)
+    link = associate(ae, [build_context("1.2.840.10008.1.1")], "127.0.0.1", receiver.port, CALLED, None)
+    assert isinstance(link, Link)
+    with link as association:
+        association._reactor_checkpoint.clear()  # as pynetdicom does before it sends
+        association.dimse.msg_queue.put((1, "answer"))
+        assert association.dimse.get_msg(block=False) == (None, None)  # its own thread looks for requests
+        assert association.dimse.get_msg(block=True) == (1, "answer")
+        association._reactor_checkpoint.set()
 
 
 def test_a_series_takes_one_association(receiver: Receiver, tmp_path: Path) -> None:

@@ -50,7 +50,10 @@ class Obstacle(StrEnum):
 
 
 class _WatchfulDimse(DIMSEServiceProvider):
-    """Ends the wait for an answer when the connection is gone; pynetdicom may wait for its whole time-out.
+    """Ends the wait for an answer when the connection is gone, and keeps the answer for who waits for it.
+
+    pynetdicom may wait for its whole time-out. And its own thread, which looks for requests of the peer, takes the
+    answer away where the sending thread believes it paused a moment too early.
 
     Parameters
     ----------
@@ -67,7 +70,7 @@ class _WatchfulDimse(DIMSEServiceProvider):
     def get_msg(self, block: bool = False) -> Any:
         """Return the next message, or ``(None, None)`` when none will come."""
         if not block:
-            return super().get_msg(block=False)
+            return self._request()
         deadline = time.monotonic() + (self.dimse_timeout or float("inf"))
         while time.monotonic() < deadline:
             alive = self.dul.is_alive()
@@ -76,6 +79,17 @@ class _WatchfulDimse(DIMSEServiceProvider):
             if not alive or (self._stop is not None and self._stop.is_set()):
                 break
         return None, None
+
+    def _request(self) -> Any:
+        """Return a message that nobody waits for; while the checkpoint is cleared, somebody waits for the next one."""
+        nobody_waits = self.assoc._reactor_checkpoint.is_set  # noqa: SLF001  # pynetdicom has no other sign of it
+        if not nobody_waits():
+            return None, None
+        item = super().get_msg(block=False)
+        if item[1] is not None and not nobody_waits():
+            self.msg_queue.put(item)
+            return None, None
+        return item
 
 
 class _Socket(AssociationSocket):
