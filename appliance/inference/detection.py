@@ -15,6 +15,7 @@ import numpy as np
 
 from appliance.errors import InferenceError
 from appliance.inference.corner_grid import resample_for
+from appliance.inference.logits import single
 from appliance.inference.windows import stepped_starts
 
 if TYPE_CHECKING:
@@ -182,7 +183,7 @@ def stitched_levels(
         cut = hu[tuple(slice(low, low + size) for low, size in zip(start, wanted.patch, strict=True))]
         tile[: cut.shape[0], : cut.shape[1], : cut.shape[2]] = cut
         for held, count, stride, answer in zip(
-            sums, counts, part.strides, split_levels(engine.run(tile), wanted, part), strict=True
+            sums, counts, part.strides, split_levels(single(engine.run(tile)), wanted, part), strict=True
         ):
             where = tuple(
                 slice(low // step, low // step + size)

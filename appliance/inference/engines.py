@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from appliance.inference.logits import Logits
     from appliance.packs.pack import Pack
 
 __all__ = [
@@ -67,7 +68,7 @@ class Engine(Protocol):
     def device(self) -> str:  # noqa: D102
         ...
 
-    def run(self, hu: NDArray[np.int16]) -> NDArray[np.float32]:
+    def run(self, hu: NDArray[np.int16]) -> Logits:
         """Run one tile.
 
         Parameters
@@ -77,8 +78,8 @@ class Engine(Protocol):
 
         Returns
         -------
-        NDArray[np.float32]
-            Logits ``(channels, slices, rows, columns)``; channel 0 is background. Valid until the next call.
+        Logits
+            ``(channels, slices, rows, columns)``; channel 0 is background. Valid until the next call.
         """
         ...
 
@@ -121,7 +122,7 @@ class SteadyEngine:
         """Shape of a tile; the same on every device."""
         return self._patch
 
-    def run(self, hu: NDArray[np.int16]) -> NDArray[np.float32]:
+    def run(self, hu: NDArray[np.int16]) -> Logits:
         """Run one tile; see :meth:`Engine.run`. After a failure of the device, all run on the CPU."""
         try:
             return self._engine.run(hu)

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
 
 #: What an engine needs beside weights and activations: its code, its kernels, its bookkeeping.
 _ENGINE_BYTES = 192 << 20
-_BYTES = {"int8": 1, "bf16": 2, "f16": 2, "f32": 4}
 #: Operations that engines compute in the place of their input, or fuse into the operation before.
 _IN_PLACE = frozenset(
     {
@@ -106,7 +105,7 @@ def _free_in(folder: Path) -> int | None:
         return None
 
 
-def needed_bytes(network: Any, precision: str) -> int:
+def needed_bytes(network: Any, precision: str, *, reduced: bool | None = None) -> int:
     """Estimate what a network takes while it computes.
 
     Weights, and the largest sum of activations that are alive together when operations run in the order of the graph
@@ -117,8 +116,11 @@ def needed_bytes(network: Any, precision: str) -> int:
     network
         ``openvino.Model`` of static shapes.
     precision
-        What it will compute in. Activations that no FakeQuantize follows are taken as bf16 or f32.
+        What it will compute in.
+    reduced
+        Whether activations that no FakeQuantize follows, and the answer, are held in 16 bits; left out, in bf16 only.
     """
+    plain = 2 if (precision == "bf16" if reduced is None else reduced) else 4
     operations = network.get_ordered_ops()
     weights: int = sum(
         _elements(op.output(0)) * op.output(0).get_element_type().size
@@ -135,7 +137,7 @@ def needed_bytes(network: Any, precision: str) -> int:
         kind = op.get_type_name()
         if kind in {"Constant", "Result"}:
             continue
-        made = {_name(output): _elements(output) * _element_bytes(op, output, precision) for output in op.outputs()}
+        made = {_name(out): _elements(out) * _element_bytes(op, out, precision, plain) for out in op.outputs()}
         ending = sum(sizes.get(name, 0) for name in {_name(i) for i in op.input_values()} if last_use[name] == number)
         beside = 0 if kind in _IN_PLACE else ending
         alive += sum(made.values())
@@ -159,13 +161,12 @@ def _elements(output: Any) -> int:
     return count
 
 
-def _element_bytes(op: Any, output: Any, precision: str) -> int:
+def _element_bytes(op: Any, output: Any, precision: str, plain: int) -> int:
     if _follows(output, "Result"):
-        # Once as it was computed, and once in the order and the single precision of the answer.
-        return 4 + (4 if precision == "int8" else _BYTES.get(precision, 4))
+        return 2 * plain  # once as it was computed, and once in the order of the answer
     if precision == "int8" and (op.get_type_name() == "FakeQuantize" or _follows(output, "FakeQuantize")):
         return 1
-    return 4 if precision == "int8" else _BYTES.get(precision, 4)
+    return plain
 
 
 def _follows(output: Any, kind: str) -> bool:

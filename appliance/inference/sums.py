@@ -12,16 +12,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from appliance.errors import InferenceError
+from appliance.inference.logits import from_half, largest, single, to_half
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
+    from appliance.inference.logits import Logits
+
     Index = tuple[int, int, int]
 
-#: Above this, sums are held in half precision, as nnU-Net holds them always. A network of 118 classes at 3 mm would
-#: need some 800 MB for them in single precision.
+#: Above this, and always for logits in bf16, sums are held in half precision, as nnU-Net holds them always. A network
+#: of 118 classes at 3 mm would need some 800 MB for them in single precision.
 MOST_HELD_BYTES = 256 << 20
 
 _LARGEST_LABEL = 255
@@ -115,7 +118,7 @@ class TileSums:
     repeats
         Answers that each tile gives.
     most_bytes
-        Sums that would need more than this in single precision are held in half precision.
+        Sums that would need more than this in single precision are held in half precision, as are those of bf16.
 
     Attributes
     ----------
@@ -146,7 +149,7 @@ class TileSums:
         self._totals: dict[Index, NDArray[np.float32]] = {}
         self.labels = np.zeros([axis.segments[-1][1] for axis in axes], np.uint8)
 
-    def add(self, tile: Index, logits: NDArray[np.float32]) -> None:
+    def add(self, tile: Index, logits: Logits) -> None:
         """Take one answer.
 
         Parameters
@@ -163,7 +166,7 @@ class TileSums:
             It holds values that are not finite, or too large to be summed, or too many channels.
         """
         if not self._channels:
-            self._prepare(logits.shape[0])
+            self._prepare(logits)
         voxels = np.moveaxis(logits, 0, -1)
         self._check(voxels)
         a, b, c = (axis.covered[number] for axis, number in zip(self._axes, tile, strict=True))
@@ -175,18 +178,18 @@ class TileSums:
             else:
                 self._accumulate(cell, inside, voxels[inside])
 
-    def _prepare(self, channels: int) -> None:
+    def _prepare(self, logits: Logits) -> None:
+        channels = logits.shape[0]
         if channels > _LARGEST_LABEL + 1:
             raise InferenceError(f"The network gives {channels} channels; at most {_LARGEST_LABEL + 1} are taken.")
         self._channels = channels
-        if self._voxels_held * channels * 4 > self._most_bytes:
+        if logits.dtype != np.float32 or self._voxels_held * channels * 4 > self._most_bytes:
             self._dtype = np.dtype(np.float16)
 
-    def _check(self, voxels: NDArray[np.float32]) -> None:
+    def _check(self, voxels: Logits) -> None:
         limit = _LARGEST_LOGIT[self._dtype]
         for block in voxels:
-            low, high = float(block.min()), float(block.max())
-            if not (-limit < low and high < limit):  # not so either where one is no number
+            if not largest(block) < limit:
                 raise InferenceError(
                     "The network gave values that are not finite numbers, or too large to be compared; nothing that it "
                     "says of this scan is used."
@@ -212,15 +215,20 @@ class TileSums:
             total += self._weights[tuple(axis.inside(*at) for axis, *at in zip(self._axes, tile, cell, strict=True))]
         return total * np.float32(self._repeats)
 
-    def _accumulate(self, cell: Index, inside: tuple[slice, ...], voxels: NDArray[np.float32]) -> None:
+    def _accumulate(self, cell: Index, inside: tuple[slice, ...], voxels: Logits) -> None:
         share = self._share(cell, inside)
         sums = self._held.get(cell)
         if sums is None:
             sums = self._held[cell] = np.zeros(voxels.shape, self._dtype)
         for block, part in _blocks(voxels):
-            sums[block] += part * share[block][..., None]
+            weighed = part * share[block][..., None]
+            if sums.dtype == np.float16:
+                weighed += from_half(sums[block])
+                sums[block] = to_half(weighed)
+            else:
+                sums[block] += weighed
 
-    def _finish(self, cell: Index, inside: tuple[slice, ...], voxels: NDArray[np.float32]) -> None:
+    def _finish(self, cell: Index, inside: tuple[slice, ...], voxels: Logits) -> None:
         sums = self._held.pop(cell, None)
         share = self._share(cell, inside) if sums is not None else None
         self._totals.pop(cell, None)
@@ -230,14 +238,14 @@ class TileSums:
                 labels[block] = part.argmax(axis=-1)
                 continue
             total = part * share[block][..., None]
-            total += sums[block]
+            total += from_half(sums[block]) if sums.dtype == np.float16 else sums[block]
             labels[block] = total.argmax(axis=-1)
 
 
-def _blocks(voxels: NDArray[np.float32]) -> Iterator[tuple[slice, NDArray[np.float32]]]:
+def _blocks(voxels: Logits) -> Iterator[tuple[slice, NDArray[np.float32]]]:
     """Some slices at a time, few enough for the processor's cache, with the channels of each voxel side by side."""
-    step = max(1, _BLOCK_BYTES // max(1, voxels[0].nbytes))
+    step = max(1, _BLOCK_BYTES // max(1, voxels[0].size * 4))
     for start in range(0, voxels.shape[0], step):
         block = slice(start, start + step)
-        part = voxels[block]
+        part = single(voxels[block])
         yield block, part if part.strides[-1] == part.itemsize else np.ascontiguousarray(part)

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    Run = Callable[[NDArray[np.int16]], NDArray[np.float32]]
+    from appliance.inference.logits import Logits
+
+    Run = Callable[[NDArray[np.int16]], Logits]
 
 #: Least weight of a Gaussian window: what is left of the corners of nnU-Net's window, which is held in half precision.
 _LEAST_GAUSSIAN = 6e-9
@@ -116,7 +118,7 @@ def label_tiles(
     on_tile
         Called with tiles done and tiles in all.
     most_held_bytes
-        Sums that would need more than this in single precision are held in half precision.
+        Sums that would need more than this in single precision are held in half precision, as are those of bf16.
 
     Returns
     -------

@@ -13,11 +13,14 @@ from appliance.errors import NotEnoughMemoryError
 from appliance.inference.compiled import CompiledNetworks
 from appliance.inference.devices import DEVICES, complaint
 from appliance.inference.memory import needed_bytes, room
+from appliance.inference.openvino_graph import LAYOUT, part_concatenations, put_channels_last
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
+
+    from appliance.inference.logits import Logits
 
 _log = structlog.get_logger()
 
@@ -80,20 +83,24 @@ class OpenVinoEngine:
         openvino = import_openvino()
         core = openvino.Core()
         found = _openvino_device(core, device)
+        reduced = precision != "f32" and _has_less_than_single(core, found)
         options: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
         if device == "CPU":
             options["NUM_STREAMS"] = 1
-            # Left alone, OpenVINO computes in bf16 wherever the CPU has it and does not say so.
-            options["INFERENCE_PRECISION_HINT"] = "bf16" if precision == "bf16" else "f32"
+            # Left alone, OpenVINO computes in bf16 wherever the CPU has it and does not say so. What of an INT8 network
+            # is not quantised is computed in bf16 too.
+            options["INFERENCE_PRECISION_HINT"] = "bf16" if reduced else "f32"
             if threads:
                 options["INFERENCE_NUM_THREADS"] = threads
         elif device == "GPU":
             options["INFERENCE_PRECISION_HINT"] = "f16" if precision == "bf16" else "f32"
         network = core.read_model(model)
         network.reshape([1, 1, *patch])
+        if device == "CPU":
+            part_concatenations(network, openvino)
         if device != "GPU":  # a graphics card has memory of its own
-            _refuse_if_too_large(network, precision, memory_mib)
-        self._channels_last = put_channels_last(network, openvino)
+            _refuse_if_too_large(network, precision, memory_mib, reduced=reduced)
+        self._channels_last = put_channels_last(network, openvino, bf16=reduced and device == "CPU")
         kept = CompiledNetworks(cache, openvino.__version__) if cache is not None and digest else None
         facts = {
             "pack": digest,
@@ -103,6 +110,7 @@ class OpenVinoEngine:
             "device": found,
             "device_name": str(core.get_property(found, "FULL_DEVICE_NAME")),
             "options": options,
+            "layout": LAYOUT,
         }
         self._compiled = _compile(core, network, found, options, kept, facts)
         self._request = self._compiled.create_infer_request()
@@ -110,27 +118,18 @@ class OpenVinoEngine:
         self.patch = patch
         self.precision = _computed_in(self._compiled.get_runtime_model(), precision)
 
-    def run(self, hu: NDArray[np.int16]) -> NDArray[np.float32]:
+    def run(self, hu: NDArray[np.int16]) -> Logits:
         """Run one tile; see :meth:`Engine.run`."""
         # Without share_outputs it would copy the whole answer into a dictionary that nobody reads.
         self._request.infer({0: hu.astype(np.float32)[None, None]}, share_inputs=True, share_outputs=True)
-        answer: NDArray[np.float32] = self._request.get_output_tensor(0).data[0]
-        return np.moveaxis(answer, -1, 0) if self._channels_last else answer
+        answer = self._request.get_output_tensor(0).data[0]
+        logits: Logits = answer if answer.dtype == np.float32 else answer.view(np.uint16)
+        return np.moveaxis(logits, -1, 0) if self._channels_last else logits
 
 
-def put_channels_last(network: Any, openvino: Any) -> bool:
-    """Let a network that labels voxels give the channels of each voxel side by side, and say whether it does.
-
-    That is how convolutions leave them; bringing them into another order would cost a pass over the whole answer.
-    """
-    output = network.output(0)
-    if len(output.get_partial_shape()) != len("nczyx"):
-        return False
-    changed = openvino.preprocess.PrePostProcessor(network)
-    changed.output(0).model().set_layout(openvino.Layout("NCDHW"))
-    changed.output(0).tensor().set_layout(openvino.Layout("NDHWC"))
-    changed.build()
-    return True
+def _has_less_than_single(core: Any, device: str) -> bool:
+    """Whether a device computes in half precision or bf16 by itself, and not by imitating it."""
+    return not {"BF16", "FP16"}.isdisjoint(core.get_property(device, "OPTIMIZATION_CAPABILITIES"))
 
 
 def openvino_devices() -> tuple[str, ...]:
@@ -164,11 +163,11 @@ def refuse_file_if_too_large(model: Path, patch: tuple[int, int, int], precision
         network.reshape([1, 1, *patch])
     except (ImportError, OSError, RuntimeError):
         return
-    _refuse_if_too_large(network, precision, limit_mib)
+    _refuse_if_too_large(network, precision, limit_mib, reduced=False)
 
 
-def _refuse_if_too_large(network: Any, precision: str, limit_mib: int) -> None:
-    needed, there = needed_bytes(network, precision), room(limit_mib)
+def _refuse_if_too_large(network: Any, precision: str, limit_mib: int, *, reduced: bool) -> None:
+    needed, there = needed_bytes(network, precision, reduced=reduced), room(limit_mib)
     if needed > there.free_bytes:
         need, have = needed / 2**30, there.free_bytes / 2**30
         raise NotEnoughMemoryError(

@@ -12,6 +12,7 @@ import numpy as np
 
 from appliance.errors import InferenceError, PackError
 from appliance.inference.detection import decode, sigmoid, split_levels
+from appliance.inference.logits import single
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -76,7 +77,7 @@ def detection_agreement(pack: Pack, engine: Engine, *, expected_in: str) -> tupl
             raise PackError(f"Pack {pack.name} {pack.version}: {vector.path} does not belong to it.")
         minimum = max(minimum, vector.minimum_agreement)
         try:
-            answer = engine.run(hu)
+            answer = single(engine.run(hu))
             split_levels(answer, wanted, part)
         except InferenceError:
             shares.append(0.0)

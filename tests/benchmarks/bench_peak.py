@@ -25,7 +25,8 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from appliance.inference.with_openvino import import_openvino, put_channels_last
+from appliance.inference.openvino_graph import put_channels_last
+from appliance.inference.with_openvino import import_openvino
 
 THREADS = 2
 AIM = 0.7

@@ -97,12 +97,13 @@ def main() -> None:
     if missing:
         print(f"not measured: {', '.join(missing)} not installed (extra `import`)")
         sys.exit(0)
+    from appliance.inference.logits import labels_of
     from appliance.packs.quantising.trial import machine
     from appliance.packs.selftest import agreement
 
     with tempfile.TemporaryDirectory() as folder:
         engines, tile = contenders(Path(folder))
-        labels = {name: engine.run(tile).argmax(axis=0) for name, engine in engines.items()}
+        labels = {name: labels_of(engine.run(tile)) for name, engine in engines.items()}
         best = dict.fromkeys(engines, np.inf)
         for _ in range(ROUNDS):
             for name, engine in engines.items():

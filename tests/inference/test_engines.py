@@ -8,10 +8,12 @@ import pytest
 from appliance.errors import InferenceError, PackError
 from appliance.inference import with_openvino
 from appliance.inference.engines import OpenVinoEngine, open_engine
+from appliance.inference.logits import labels_of, single
+from appliance.inference.tiling import label_tiles
 
 
 def labels(engine, tile):
-    return engine.run(tile).argmax(axis=0)
+    return labels_of(engine.run(tile))
 
 
 @pytest.mark.slow
@@ -88,3 +90,22 @@ def test_the_same_tile_gives_the_same_labels_twice(pack, tile):
 
 def test_int8_is_really_int8(quantised):
     assert OpenVinoEngine(quantised, (16, 16, 16), "int8", 2, None).precision == "int8"
+
+
+@pytest.mark.slow
+def test_bf16_answers_in_its_own_bits_where_the_processor_has_it(pack, tile):
+    engine = open_engine(pack, engine="openvino", precision="bf16")
+    answer = engine.run(tile)
+    assert answer.dtype == (np.uint16 if engine.precision == "bf16" else np.float32)
+    assert np.isfinite(single(answer)).all()
+    exact = labels(open_engine(pack, engine="openvino", precision="f32"), tile)
+    assert (labels_of(answer) == exact).mean() > 0.99
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e30])
+def test_answers_in_bf16_that_are_no_numbers_or_too_large_are_refused(bad):
+    values = np.ones((2, 4, 4, 4), np.float32)
+    values[1, 3, 3, 3] = bad
+    bits = (values.view(np.uint32) >> 16).astype(np.uint16)
+    with pytest.raises(InferenceError, match="not finite"):
+        label_tiles(np.zeros((4, 4, 4), np.int16), lambda _: bits, patch=(4, 4, 4), overlap=0.5, fill_hu=0)

@@ -67,6 +67,22 @@ def test_every_cut_of_a_volume_gives_the_plain_labels(shape, patch, overlap, wei
     assert np.array_equal(found[lead > 1e-5], expected[lead > 1e-5])
 
 
+def test_answers_in_bf16_give_the_labels_of_their_numbers():
+    hu = np.random.default_rng(3).integers(-1000, 1000, (30, 40, 50)).astype(np.int16)
+    options = {"patch": (16, 24, 32), "overlap": 0.5, "fill_hu": -1024}
+
+    def bits(tile):
+        return (network(6)(tile).view(np.uint32) >> 16).astype(np.uint16)
+
+    def cut_off(tile):
+        return (network(6)(tile).view(np.uint32) & np.uint32(0xFFFF0000)).view(np.float32)
+
+    expected, lead = plain(hu, cut_off, **options)
+    found = label_tiles(hu, bits, **options)
+    assert np.array_equal(found[lead > 0.005], expected[lead > 0.005])
+    assert (found == expected).mean() > 0.995
+
+
 @pytest.mark.parametrize("weighting", ["ramp", "gaussian"])
 def test_half_precision_differs_only_where_two_classes_are_as_good_as_equal(weighting):
     hu = np.random.default_rng(3).integers(-1000, 1000, (30, 40, 50)).astype(np.int16)

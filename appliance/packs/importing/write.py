@@ -11,6 +11,7 @@ import numpy as np
 
 from appliance.anatomy.structures import STRUCTURES
 from appliance.errors import PackError
+from appliance.inference.logits import single
 from appliance.packs.detection_part import DetectionOutput
 from appliance.packs.detection_selftest import expected_anchors
 from appliance.packs.manifest import MANIFEST, Manifest
@@ -204,7 +205,7 @@ def _write_vector(folder: Path, draft: Draft) -> None:
                     if network["engine"] == "openvino"
                     else OnnxRuntimeEngine(path, 0)
                 )
-                logits = engine.run(tile)
+                logits = single(engine.run(tile))
             except RuntimeError as error:
                 said = " ".join(str(error).split())[:300]
                 raise PackError(f"{path.name}: the network cannot run: {said}") from error

@@ -11,6 +11,7 @@ import numpy as np
 
 from appliance.errors import PackError
 from appliance.inference.engines import import_openvino
+from appliance.inference.openvino_graph import upsample_by_shuffling
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
@@ -67,6 +68,7 @@ class FloatNetwork:
         try:
             self._model = self._openvino.Core().read_model(path)
             self._model.reshape([1, 1, *patch])
+            upsample_by_shuffling(self._model, self._openvino)
         except RuntimeError as error:
             raise PackError(f"{path}: OpenVINO cannot read the network: {str(error).strip()[:300]}") from error
         operations = [item for item in self._model.get_ordered_ops() if item.get_type_name() in _WEIGHTED]

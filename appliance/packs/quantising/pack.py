@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from appliance.errors import PackError
+from appliance.inference.logits import labels_of
 from appliance.packs.gates import Margins
 from appliance.packs.importing.write import to_toml
 from appliance.packs.manifest import MANIFEST, SIGNATURE, Manifest
@@ -172,8 +173,7 @@ def _add_vectors(folder: Path, manifest: dict[str, Any], engines: dict[str, Engi
             }
         for precision in sorted(offered):
             if f"labels_{precision}" not in arrays and precision in engines:
-                logits = engines[precision].run(arrays["hu"])
-                arrays[f"labels_{precision}"] = logits.argmax(axis=0).astype(np.uint8)
+                arrays[f"labels_{precision}"] = labels_of(engines[precision].run(arrays["hu"]))
         np.savez_compressed(path, allow_pickle=False, **arrays)
 
 

@@ -19,6 +19,7 @@ from scipy import ndimage
 
 from appliance.anatomy.structures import STRUCTURES
 from appliance.inference.engines import OnnxRuntimeEngine, OpenVinoEngine
+from appliance.inference.logits import labels_of
 from appliance.packs.importing.write import to_toml
 from appliance.packs.manifest import MANIFEST
 from appliance.packs.pack import load, sha256_of
@@ -68,8 +69,8 @@ def write_vector(pack: Path, precisions: dict[str, str]) -> None:
     arrays = {"hu": tile}
     for precision, name in precisions.items():
         engine = OpenVinoEngine(pack / name, PATCH, precision, 2, None)
-        arrays[f"labels_{precision}"] = engine.run(tile).argmax(axis=0).astype(np.uint8)
-    onnx = OnnxRuntimeEngine(pack / "trunk.onnx", 2).run(tile).argmax(axis=0)
+        arrays[f"labels_{precision}"] = labels_of(engine.run(tile))
+    onnx = labels_of(OnnxRuntimeEngine(pack / "trunk.onnx", 2).run(tile))
     print("OpenVINO and ONNX Runtime agree on", float((onnx == arrays["labels_f32"]).mean()))
     np.savez_compressed(pack / "test_vector.npz", **arrays)
 
