@@ -256,6 +256,14 @@ def packs_import(
     type=click.FloatRange(-10, 0.99),
     help="Share of a tile's time that INT8 must save; below 0 keeps an INT8 that is slower here.",
 )
+@click.option(
+    "--patch",
+    "patches",
+    multiple=True,
+    type=(click.IntRange(1), click.IntRange(1), click.IntRange(1)),
+    metavar="A B C",
+    help="Another shape of a tile that shall pass the gate too, voxels along the network's axes; may be repeated.",
+)
 @click.option("--threads", default=0, type=click.IntRange(0), help="CPU threads; 0 takes all.")
 @with_settings
 def packs_quantize(
@@ -265,6 +273,7 @@ def packs_quantize(
     out: Path,
     pack_version: str | None,
     settings: Settings,
+    patches: tuple[tuple[int, int, int], ...],
     threads: int,
     **margins: float,
 ) -> None:
@@ -275,7 +284,17 @@ def packs_quantize(
     """
     from appliance.commands.packs_quantize import quantize
 
-    quantize(name, calibrate, gate, out, settings=settings, version=pack_version, threads=threads, margins=margins)
+    quantize(
+        name,
+        calibrate,
+        gate,
+        out,
+        settings=settings,
+        version=pack_version,
+        threads=threads,
+        margins=margins,
+        patches=patches,
+    )
 
 
 @packs.command("update")

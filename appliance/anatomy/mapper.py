@@ -14,6 +14,7 @@ from appliance.errors import InferenceError, PackError
 from appliance.inference.corner_grid import resample_for
 from appliance.inference.devices import complaint
 from appliance.inference.engines import open_engine
+from appliance.inference.fitting import fit
 from appliance.inference.tiling import label_tiles
 
 if TYPE_CHECKING:
@@ -164,12 +165,13 @@ def _found(
     """Channels along the network's axes; where a device fails on the way, all of them from the one that took over."""
     wanted = pack.manifest.input
     try:
+        fit(engine, (hu.shape[0], hu.shape[1], hu.shape[2]))
         while True:
             device = engine.device
             found = label_tiles(
                 hu,
                 engine.run,
-                patch=getattr(engine, "patch", wanted.patch),
+                patch=engine.patch,
                 overlap=wanted.overlap,
                 fill_hu=wanted.fill_hu,
                 weighting=wanted.weighting,

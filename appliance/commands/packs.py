@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from appliance.anatomy.detectables import DETECTABLES
 from appliance.errors import ConfigurationError, PackError
 from appliance.packs.choice import NOT_INSTALLED, read_choice
-from appliance.packs.gates import gate_lines, structure_lines
+from appliance.packs.gates import gate_lines, structure_lines, tile_gate_line
 from appliance.packs.manifest import MANIFEST
 from appliance.packs.pack import UNSIGNED, load
 from appliance.packs.registry import ALL_TASKS, available, load_installed, load_shipped, load_trusted, shipped_folders
@@ -218,6 +218,7 @@ def _lines(pack: Pack) -> list[str]:
     for gate in manifest.gates:
         lines += [f"gate, {line}" for line in gate_lines(gate)]
         lines += [f"gate, {gate.precision}: {line}" for line in structure_lines(gate)]
+    lines += [f"gate, {tile_gate_line(gate)}" for gate in manifest.tile_gates]
     return lines
 
 

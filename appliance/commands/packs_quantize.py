@@ -26,6 +26,7 @@ def quantize(
     version: str | None,
     threads: int,
     margins: Mapping[str, float],
+    patches: Sequence[tuple[int, int, int]] = (),
 ) -> None:
     """Quantise a pack and print what came of it.
 
@@ -39,7 +40,7 @@ def quantize(
         Folder of the new pack.
     settings
         The whole configuration.
-    version, threads, margins
+    version, threads, margins, patches
         See :func:`appliance.packs.quantising.pack.quantise_pack`.
 
     Raises
@@ -50,7 +51,7 @@ def quantize(
         It cannot be done; the sentence says why.
     """
     from appliance.commands.packs import find_pack
-    from appliance.packs.gates import Margins, gate_lines
+    from appliance.packs.gates import Margins, gate_lines, tile_gate_line
     from appliance.packs.quantising.pack import quantise_pack
     from appliance.packs.quantising.scans import find_scans, split
     from appliance.packs.rules import Rules
@@ -75,12 +76,15 @@ def quantize(
             margins=Margins(**margins),
             version=version,
             threads=threads,
+            patches=patches,
             tell=_tell_on_a_terminal,
         )
     print(f"{out}: {made.name} {made.version}, {made.digest}")  # noqa: T201
     for item in made.manifest.gates:
         for line in gate_lines(item):
             print(line)  # noqa: T201
+    for shape in made.manifest.tile_gates:
+        print(tile_gate_line(shape))  # noqa: T201
     print(f"It is unsigned. Read it (appliance packs show {out}), then sign it.")  # noqa: T201
 
 

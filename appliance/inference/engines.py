@@ -54,6 +54,8 @@ class Engine(Protocol):
         What it really computes in, read back from the engine: ``"int8"``, ``"bf16"`` or ``"f32"``.
     device
         ``"CPU"``, ``"GPU"`` or ``"NPU"``. A device that stops computing is replaced by the CPU between two calls.
+    patch
+        Shape of a tile.
     """
 
     @property
@@ -66,6 +68,10 @@ class Engine(Protocol):
 
     @property
     def device(self) -> str:  # noqa: D102
+        ...
+
+    @property
+    def patch(self) -> tuple[int, int, int]:  # noqa: D102
         ...
 
     def run(self, hu: NDArray[np.int16]) -> Logits:
@@ -199,7 +205,7 @@ def open_engine(
                     )
                 if kind == "CPU":
                     refuse_file_if_too_large(path, shape, chosen, memory_mib)
-                return OnnxRuntimeEngine(path, threads, device=kind, patch=shape)
+                return OnnxRuntimeEngine(path, shape, threads, device=kind)
             except NotEnoughMemoryError as error:
                 raise NotEnoughMemoryError(f"Pack {pack.name} {pack.version} cannot be run: {error}.") from error
             except (ImportError, OSError, RuntimeError) as error:

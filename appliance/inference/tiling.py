@@ -7,6 +7,7 @@ no later tile can change it.
 from __future__ import annotations
 
 from itertools import combinations, product
+from math import prod
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -48,6 +49,12 @@ def tile_starts(length: int, tile: int, overlap: float) -> list[int]:
         return [-((tile - length) // 2)]
     count = int(np.ceil((length - tile) / (tile * (1 - overlap)))) + 1
     return [round(start) for start in np.linspace(0, length - tile, count)]
+
+
+def count_tiles(shape: Sequence[int], patch: Sequence[int], *, overlap: float, tiling: str = "even") -> int:
+    """Return how many tiles cover a volume, mirrored ones not counted; parameters as for :func:`label_tiles`."""
+    starts = stepped_starts if tiling == "stepped" else tile_starts
+    return prod(len(starts(length, tile, overlap)) for length, tile in zip(shape, patch, strict=True))
 
 
 def window(shape: tuple[int, int, int]) -> NDArray[np.float32]:

@@ -22,20 +22,18 @@ class OnnxRuntimeEngine:
     ----------
     model
         ONNX file.
+    patch
+        Shape of a tile; where the file fixes one, no other.
     threads
         CPU threads; 0 takes all.
     device
         ``"CPU"``, ``"GPU"`` or ``"NPU"``.
-    patch
-        Shape of a tile; the file's own where it fixes one, which cannot be changed.
     """
 
     name = "onnxruntime"
     precision = "f32"
 
-    def __init__(
-        self, model: Path, threads: int, *, device: str = "CPU", patch: tuple[int, int, int] | None = None
-    ) -> None:
+    def __init__(self, model: Path, patch: tuple[int, int, int], threads: int, *, device: str = "CPU") -> None:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
@@ -52,10 +50,11 @@ class OnnxRuntimeEngine:
             raise RuntimeError(f"{provider[0]} could not be used")
         entry = self._session.get_inputs()[0]
         fixed = [size for size in entry.shape[-3:] if isinstance(size, int)]
-        if patch is not None and len(fixed) == len(patch) and tuple(fixed) != patch:
+        if len(fixed) == len(patch) and tuple(fixed) != patch:
             raise RuntimeError(f"the file takes tiles of {fixed} voxels only")
         self._input = entry.name
         self.device = device
+        self.patch = patch
 
     def run(self, hu: NDArray[np.int16]) -> NDArray[np.float32]:
         """Run one tile; see :meth:`Engine.run`."""

@@ -12,8 +12,7 @@ import numpy as np
 
 from appliance.errors import InferenceError, PackError
 from appliance.inference.engines import devices_of, open_engine
-from appliance.inference.tiling import tile_starts
-from appliance.inference.windows import stepped_starts
+from appliance.inference.tiling import count_tiles
 from appliance.packs.measured import Bench, Measured, machine
 from appliance.packs.selftest import vector_agreement
 
@@ -163,8 +162,5 @@ def tiles_of_a_trunk(pack: Pack, patch: Shape) -> int:
     """Return how many times the network runs for a trunk of 400 × 300 × 400 mm."""
     wanted = pack.manifest.input
     axes, _ = wanted.axes
-    count: int = 1 << len(wanted.mirror_axes)
-    starts = stepped_starts if wanted.tiling == "stepped" else tile_starts
-    for axis, spacing, size in zip(axes, wanted.spacing_mm, patch, strict=True):
-        count *= len(starts(max(1, round(_TRUNK_MM[axis] / spacing)), size, wanted.overlap))
-    return count
+    trunk = [max(1, round(_TRUNK_MM[axis] / spacing)) for axis, spacing in zip(axes, wanted.spacing_mm, strict=True)]
+    return count_tiles(trunk, patch, overlap=wanted.overlap, tiling=wanted.tiling) << len(wanted.mirror_axes)

@@ -75,6 +75,27 @@ class Gate(_Part):
         return tuple(item.name for item in self.structures if item.verdict == "not judged")
 
 
+class TileGate(_Part):
+    """The gate of another shape of a tile; a shape whose gate was not passed may not stand in ``[input] patches``."""
+
+    patch: tuple[int, int, int]
+    verdict: Literal["passed", "failed", "not judged"]
+    reason: str = Field(title="The verdict as a sentence")
+    margins: Margins
+    scans: int = Field(ge=0, title="Scans labelled with both shapes, in single precision")
+    structures: tuple[GatedStructure, ...] = Field(default=(), title="Held against the pack's own shape")
+    machine: str
+    date: str = Field(pattern=r"^\d{4}-\d{2}-\d{2}$")
+
+
+def tile_gate_line(gate: TileGate) -> str:
+    """Say the gate of a tile's shape for people."""
+    judged = [item.dice for item in gate.structures if item.dice is not None]
+    lowest = f", lowest Dice {min(judged):.4f} of {len(judged)} structures" if judged else ""
+    shape = " × ".join(map(str, gate.patch))
+    return f"tiles of {shape}: {gate.verdict} ({gate.reason}); {gate.scans} gate scans{lowest}, {gate.date}"
+
+
 def gate_lines(gate: Gate) -> list[str]:
     """Say a gate for people, one fact a line, without the figures of each structure."""
     margins = gate.margins

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from appliance.anatomy.structures import STRUCTURES
 from appliance.packs.detection_part import DetectionOutput  # noqa: TC001  # pydantic reads it
-from appliance.packs.gates import Gate, Precision  # noqa: TC001  # pydantic reads them
+from appliance.packs.gates import Gate, Precision, TileGate  # noqa: TC001  # pydantic reads them
 
 MANIFEST = "pack.toml"
 SIGNATURE = "pack.sig"
@@ -218,6 +218,9 @@ class Manifest(_Part):
     accuracy: tuple[Accuracy, ...] = ()
     speed: tuple[Speed, ...] = ()
     gates: tuple[Gate, ...] = Field(default=(), title="How each reduced precision was held against single precision")
+    tile_gates: tuple[TileGate, ...] = Field(
+        default=(), title="How other shapes of a tile were held against the one in [input] patch"
+    )
     files: dict[str, Sha256] = Field(title="Every file of the pack but this one, with its SHA-256")
 
     @field_validator("files")
@@ -249,4 +252,7 @@ class Manifest(_Part):
         gated = [gate.precision for gate in self.gates]
         if len(set(gated)) != len(gated):
             raise ValueError("a precision has two gates")
+        barred = {gate.patch for gate in self.tile_gates if gate.verdict != "passed"}
+        if not barred.isdisjoint(self.input.patches):
+            raise ValueError("[input] patches has a shape whose gate was not passed")
         return self

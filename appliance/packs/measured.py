@@ -78,6 +78,15 @@ class Bench(_Part):
         ]
         return min(fitting, key=lambda way: way.seconds_per_scan or 0.0, default=None)
 
+    def seconds_by_patch(self, way: Measured) -> dict[tuple[int, int, int], float]:
+        """Return what a tile takes in each usable shape, run as a way is; seconds."""
+        same = way.model_dump(include={"engine", "device", "precision", "threads"})
+        return {
+            item.patch: item.seconds_per_tile
+            for item in self.ways
+            if not item.problem and item.seconds_per_tile and item.model_dump(include=set(same)) == same
+        }
+
 
 class _File(BaseModel):
     """The content of ``bench.json``; keys of ``packs`` are digests."""

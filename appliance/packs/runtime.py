@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
@@ -43,6 +44,8 @@ class Computing:
     ----------
     engine, precision, threads, device, patch, cache, memory_mib
         As there. Where ``"auto"`` (0 threads) leaves a choice, the quickest way that was measured on this box is taken.
+    tiles
+        Shapes of a tile to choose from for each scan, and what a tile of each was measured to take, seconds.
     measured
         Folder with what was measured (:mod:`appliance.packs.measured`), or ``None``.
     """
@@ -54,6 +57,7 @@ class Computing:
     patch: tuple[int, int, int] | None = None
     cache: Path | None = None
     memory_mib: int = 0
+    tiles: tuple[tuple[tuple[int, int, int], float], ...] = ()
     measured: Path | None = None
 
     @classmethod
@@ -299,33 +303,48 @@ def open_tested(pack: Pack, computing: Computing) -> OpenPack:
 
 def _compile(pack: Pack, precision: str, computing: Computing) -> Engine:
     from appliance.inference.engines import open_engine
+    from appliance.inference.fitting import FittingEngine
+    from appliance.inference.tiling import count_tiles
 
-    return open_engine(
-        pack,
-        engine=computing.engine,
-        precision=precision,
-        threads=computing.threads,
-        cache=computing.cache,
-        device=computing.device,
-        patch=computing.patch,
-        memory_mib=computing.memory_mib,
-    )
+    def opened(patch: tuple[int, int, int] | None) -> Engine:
+        return open_engine(
+            pack,
+            engine=computing.engine,
+            precision=precision,
+            threads=computing.threads,
+            cache=computing.cache,
+            device=computing.device,
+            patch=patch,
+            memory_mib=computing.memory_mib,
+        )
+
+    engine = opened(computing.patch)
+    if len(computing.tiles) <= 1 or pack.manifest.task != "segmentation":
+        return engine
+    wanted = pack.manifest.input
+    count = partial(count_tiles, overlap=wanted.overlap, tiling=wanted.tiling)
+    return FittingEngine(engine, opened, dict(computing.tiles), count)
 
 
 def _attempts(pack: Pack, computing: Computing) -> Iterator[tuple[Computing, str]]:
     """Ways to open a pack: what was measured to be the quickest here, then what is preferred everywhere."""
     bench = measured(computing.measured, pack.digest)
-    way = None
-    if bench is not None:
-        way = bench.fastest(
-            pack,
-            engine=computing.engine,
-            device=computing.device,
-            precision=computing.precision,
-            threads=computing.threads,
+    way = bench and bench.fastest(
+        pack,
+        engine=computing.engine,
+        device=computing.device,
+        precision=computing.precision,
+        threads=computing.threads,
+    )
+    if bench and way:
+        chosen = replace(
+            computing,
+            engine=way.engine,
+            threads=way.threads,
+            device=way.device,
+            patch=way.patch,
+            tiles=tuple(bench.seconds_by_patch(way).items()),
         )
-    if way is not None:
-        chosen = replace(computing, engine=way.engine, threads=way.threads, device=way.device, patch=way.patch)
         yield chosen, way.precision
     for precision in _candidates(pack, computing):
         yield computing, precision

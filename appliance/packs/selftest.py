@@ -130,7 +130,7 @@ def _labels(pack: Pack, engine: Engine, hu: NDArray[np.int16]) -> NDArray[np.uin
         return label_tiles(
             hu,
             engine.run,
-            patch=getattr(engine, "patch", wanted.patch),
+            patch=engine.patch,
             overlap=wanted.overlap,
             fill_hu=wanted.fill_hu,
             weighting=wanted.weighting,

@@ -28,8 +28,8 @@ class FarHalf:
 
     name, precision, device = "stand-in", "f32", "CPU"
 
-    def __init__(self, channels: int) -> None:
-        self.channels = channels
+    def __init__(self, channels: int, patch: tuple[int, int, int]) -> None:
+        self.channels, self.patch = channels, patch
 
     def run(self, hu):
         logits = np.zeros((self.channels, *hu.shape), np.float32)
@@ -62,7 +62,7 @@ def volume() -> Volume:
 @pytest.mark.parametrize("resampling", ["area", "nnunet"])
 def test_the_far_half_is_where_the_first_axis_grows_to(orientation, patch, resampling):
     pack = pack_with(orientation=orientation, patch=patch, resampling=resampling)
-    labels, grid = network_labels(volume(), pack, FarHalf(2))
+    labels, grid = network_labels(volume(), pack, FarHalf(2, pack.manifest.input.patch))
     expected = np.zeros(SHAPE, np.uint8)
     expected[CORNERS[orientation.split("-")[0]]] = 1
     assert grid.shape == SHAPE
@@ -71,14 +71,14 @@ def test_the_far_half_is_where_the_first_axis_grows_to(orientation, patch, resam
 
 def test_spacing_follows_the_networks_axes():
     pack = pack_with(orientation="right-head-front", spacing_mm=(9.0, 3.0, 6.0), patch=(8, 8, 8))
-    _, grid = network_labels(volume(), pack, FarHalf(2))
+    _, grid = network_labels(volume(), pack, FarHalf(2, pack.manifest.input.patch))
     assert grid.shape == (10, 7, 6)
 
 
 def test_several_channels_become_one_structure_and_others_nothing():
     ribs = StructureOutput(name="ribs_left", code="113197003", value=1, channels=(2, 5))
     for channels, value in ((3, 1), (5, 0), (6, 1)):
-        labels, _ = network_labels(volume(), pack_with((ribs,), patch=SHAPE), FarHalf(channels))
+        labels, _ = network_labels(volume(), pack_with((ribs,), patch=SHAPE), FarHalf(channels, SHAPE))
         assert labels.max() == value
 
 

@@ -32,7 +32,7 @@ def pack(name, structure, **changes):
 class Bright:
     """A network that labels whatever is brighter than water, and counts the voxels that it was shown."""
 
-    name, precision, device = "stand-in", "f32", "CPU"
+    name, precision, device, patch = "stand-in", "f32", "CPU", (8, 8, 8)
 
     def __init__(self):
         self.shown = 0

@@ -86,9 +86,9 @@ def contenders(folder: Path) -> tuple[dict[str, object], np.ndarray]:
         "OpenVINO INT8 (NNCF)": openvino(folder / "int8.xml", "int8"),
         "OpenVINO INT8 (QDQ, unsigned activations)": openvino(unsigned, "int8"),
         "OpenVINO INT8 (QDQ, signed activations)": openvino(signed, "int8"),
-        "ONNX Runtime f32": OnnxRuntimeEngine(model, THREADS),
-        "ONNX Runtime INT8 (QDQ, unsigned activations)": OnnxRuntimeEngine(unsigned, THREADS),
-        "ONNX Runtime INT8 (QDQ, signed activations)": OnnxRuntimeEngine(signed, THREADS),
+        "ONNX Runtime f32": OnnxRuntimeEngine(model, patch, THREADS),
+        "ONNX Runtime INT8 (QDQ, unsigned activations)": OnnxRuntimeEngine(unsigned, patch, THREADS),
+        "ONNX Runtime INT8 (QDQ, signed activations)": OnnxRuntimeEngine(signed, patch, THREADS),
     }, tile
 
 

@@ -56,20 +56,20 @@ def test_a_build_without_a_provider_says_what_it_has():
 
 
 def test_onnx_runtime_computes_where_it_says(pack):
-    engine = OnnxRuntimeEngine(pack.network("onnxruntime", "f32"), 2)
+    engine = OnnxRuntimeEngine(pack.network("onnxruntime", "f32"), pack.manifest.input.patch, 2)
     assert engine.device == "CPU"
     assert engine._session.get_providers() == ["CPUExecutionProvider"]
 
 
 def test_a_file_with_tiles_of_its_own_takes_no_others(pack):
     with pytest.raises(RuntimeError, match="voxels only"):
-        OnnxRuntimeEngine(pack.network("onnxruntime", "f32"), 2, patch=(64, 64, 64))
+        OnnxRuntimeEngine(pack.network("onnxruntime", "f32"), (64, 64, 64), 2)
 
 
 class Stand:
     """A network of two channels on a device that stops after some tiles."""
 
-    name, precision = "stand-in", "f32"
+    name, precision, patch = "stand-in", "f32", (8, 8, 8)
 
     def __init__(self, device="CPU", last=10**6, label=1):
         self.device, self.last, self.label, self.runs = device, last, label, 0

@@ -65,8 +65,8 @@ def quantised(out: Path, source: Path) -> None:
         def __init__(self, *_: object) -> None:
             pass
 
-        def run(self, *_: object) -> tuple[list, dict]:
-            return [], {}
+        def run(self, *_: object) -> tuple[list, list, dict]:
+            return [], [], {}
 
     pack.Trial = NothingTried
     scans = [Source(name, name, lambda: None) for name in ("calibrates", "judges")]

@@ -11,6 +11,7 @@ import pytest
 from click.testing import CliRunner
 from structlog.testing import capture_logs
 
+from appliance.anatomy.mapper import network_labels
 from appliance.cli import main
 from appliance.config import Settings
 from appliance.packs import measured as measured_module
@@ -19,6 +20,7 @@ from appliance.packs.manifest import MANIFEST
 from appliance.packs.measured import FILE, Bench, Measured, keep, machine, measured
 from appliance.packs.pack import load
 from appliance.packs.runtime import Computing, open_tested
+from appliance.scan import Volume
 from tests.packs.conftest import expect_nonsense, replace_file
 
 
@@ -149,6 +151,20 @@ def test_what_was_measured_is_how_a_pack_is_opened(make_pack, root):
     assert opened.self_test == 1.0
     logits = opened.engine().run(np.zeros((48, 48, 48), np.int16))
     assert logits.shape == (len(pack.structures) + 1, 48, 48, 48)
+
+
+def test_each_scan_takes_the_measured_tile_that_fits_it(make_pack, root):
+    pack = with_patches(make_pack(), "[[48, 48, 48], [64, 64, 64]]")
+    wrong = way(0.01, patch=(64, 64, 64)).model_copy(update={"problem": "0.5 of the labels agree"})
+    keep(root, pack.digest, found(way(4.0, patch=(48, 48, 48)), way(1.0), way(9.0, threads=3), wrong))
+    engine = open_tested(pack, Computing(measured=root, precision="f32", threads=0)).engine()
+    patches = []
+    for size in (48, 32, 84):
+        affine = np.diag([3.0, 3.0, 3.0, 1.0])[[2, 1, 0, 3]]
+        network_labels(Volume(np.zeros((size, size, size), np.int16), affine), pack, engine)
+        patches.append(engine.patch)
+    # One of 48 for 4 s or eight of 32 for 8 s; one of 32; eight of 48 for 32 s or 64 of 32.
+    assert patches == [(48, 48, 48), (32, 32, 32), (48, 48, 48)]
 
 
 def test_a_measured_way_that_is_not_there_any_more_is_replaced_by_the_usual_one(make_pack, root):

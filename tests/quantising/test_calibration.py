@@ -29,7 +29,7 @@ def test_the_tiles_are_those_that_the_engine_is_given(pack_of, volume):
     given = []
 
     class Listening:
-        name, precision, device = engine.name, engine.precision, engine.device
+        name, precision, device, patch = engine.name, engine.precision, engine.device, engine.patch
 
         def run(self, hu):
             given.append(hu.copy())

@@ -7,11 +7,12 @@ import pytest
 
 from appliance.errors import PackError
 from appliance.packs.gates import Margins
+from appliance.packs.manifest import MANIFEST
 from appliance.packs.pack import load
 from appliance.packs.quantising.pack import next_version, quantise_pack
 from appliance.packs.quantising.scans import find_scans, split
 from appliance.packs.selftest import self_test
-from tests.quantising.conftest import all_bad, instance_norm, one_bad_layer, scan, sound, write_pack, write_scan
+from tests.quantising.conftest import PATCH, all_bad, instance_norm, one_bad_layer, scan, sound, write_pack, write_scan
 
 pytest.importorskip("nncf", reason="the extra `import` is not installed, so nothing can be quantised")
 pytestmark = pytest.mark.slow
@@ -161,3 +162,33 @@ def test_a_folder_that_is_there_is_not_overwritten(quantised, tmp_path):
 
 def test_the_last_number_of_the_version_is_raised():
     assert next_version("1.2.9") == "1.2.10"
+
+
+def test_shapes_of_a_tile_pass_a_gate_of_their_own(quantised):
+    whole, odd = (40, 44, 48), (20, 20, 20)
+    pack = quantised(sound, patches=(whole, odd, PATCH, whole))
+    assert [(gate.patch, gate.verdict) for gate in pack.manifest.tile_gates] == [(whole, "passed"), (odd, "passed")]
+    assert pack.manifest.input.patches == (whole, odd)
+    assert "tiles of 40 × 44 × 48: passed" in (pack.path / "MODEL_CARD.md").read_text()
+
+
+def test_a_network_that_sees_its_whole_tile_may_not_bear_another_shape(quantised):
+    """InstanceNorm takes its mean over the tile: in tiles of a quarter of the size it finds something else."""
+    pack = quantised(instance_norm, patches=((8, 8, 8),))
+    (found,) = pack.manifest.tile_gates
+    assert found.verdict == "failed"
+    assert "fell more than the margin" in found.reason
+    assert pack.manifest.input.patches == ()
+
+
+def test_a_shape_that_failed_its_gate_is_offered_no_more(pack_of, scans, tmp_path):
+    path = pack_of(instance_norm).path / MANIFEST
+    path.write_text(path.read_text().replace("overlap = 0.25", "overlap = 0.25\npatches = [[8, 8, 8], [40, 44, 48]]"))
+    sides = split(find_scans([scans], tmp_path))
+    out = tmp_path / "again"
+    pack = quantise_pack(load(path.parent), *sides, out, margins=ANY_SPEED, threads=1, patches=((8, 8, 8),))
+    assert pack.manifest.input.patches == ((40, 44, 48),)
+    path = out / MANIFEST
+    path.write_text(path.read_text().replace("patches = [[40, 44, 48]]", "patches = [[8, 8, 8]]"))
+    with pytest.raises(PackError, match="a shape whose gate was not passed"):
+        load(out)

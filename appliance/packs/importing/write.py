@@ -203,7 +203,7 @@ def _write_vector(folder: Path, draft: Draft) -> None:
                 engine = (
                     OpenVinoEngine(path, draft.input.patch, precision, 0, None)
                     if network["engine"] == "openvino"
-                    else OnnxRuntimeEngine(path, 0)
+                    else OnnxRuntimeEngine(path, draft.input.patch, 0)
                 )
                 logits = single(engine.run(tile))
             except RuntimeError as error:

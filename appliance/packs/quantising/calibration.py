@@ -31,6 +31,7 @@ class _Recorder:
 
     def __init__(self, patch: tuple[int, int, int]) -> None:
         self.tiles: list[NDArray[np.int16]] = []
+        self.patch = patch
         self._answer = np.zeros((1, *patch), np.float32)
 
     def run(self, hu: NDArray[np.int16]) -> NDArray[np.float32]:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from appliance.inference.engines import Engine
-    from appliance.packs.gates import Gate
+    from appliance.packs.gates import Gate, TileGate
     from appliance.packs.pack import Pack
     from appliance.packs.quantising.scans import Source
 
@@ -43,6 +43,7 @@ def quantise_pack(
     margins: Margins = MARGINS,
     version: str | None = None,
     threads: int = 0,
+    patches: Sequence[tuple[int, int, int]] = (),
     tell: Callable[[str], None] = lambda _: None,
 ) -> Pack:
     """Quantise a pack's network, hold INT8 and bf16 against single precision, and write what passed as a new pack.
@@ -61,6 +62,8 @@ def quantise_pack(
         Of the new pack; by default the last number is raised by one.
     threads
         CPU threads; 0 takes all.
+    patches
+        Other shapes of a tile, held against the pack's own; those that lose no more than the margins join its patches.
     tell
         Told of each step.
 
@@ -83,7 +86,7 @@ def quantise_pack(
     source = _single_precision(pack)
     with tempfile.TemporaryDirectory() as made:
         trial = Trial(pack, source, Path(made) / f"{_stem(source)}_int8.xml", margins, threads, tell)
-        gates, engines = trial.run(calibrating, judging)
+        gates, tile_gates, engines = trial.run(calibrating, judging, patches)
         with new_folder(out) as work:
             _copy(pack, work)
             passed = {gate.precision for gate in gates if gate.verdict == "passed"}
@@ -91,8 +94,9 @@ def quantise_pack(
                 for suffix in (".xml", ".bin"):
                     shutil.copyfile(trial.int8.with_suffix(suffix), work / trial.int8.with_suffix(suffix).name)
             manifest = _manifest(pack, wanted, gates, trial.int8.name)
+            _add_tile_gates(manifest, tile_gates)
             _add_vectors(work, manifest, engines)
-            _write_card(work / CARD, pack, wanted, gates)
+            _write_card(work / CARD, pack, wanted, gates, tile_gates)
             _write_manifest(work, manifest)
     return load(out)
 
@@ -161,6 +165,21 @@ def _manifest(pack: Pack, version: str, gates: Sequence[Gate], int8: str) -> dic
 _INT8 = ("openvino", "int8")
 
 
+def _add_tile_gates(content: dict[str, Any], gates: Sequence[TileGate]) -> None:
+    """Let the pack offer the shapes that passed, and those that its maker gave and nobody judged now."""
+    if not gates:
+        return
+    judged = {gate.patch for gate in gates}
+    before = [tuple(patch) for patch in content["input"].get("patches", ())]
+    passed = [gate.patch for gate in gates if gate.verdict == "passed"]
+    content["input"]["patches"] = [list(patch) for patch in [*(p for p in before if p not in judged), *passed]]
+    kept = [item for item in content.get("tile_gates", ()) if tuple(item["patch"]) not in judged]
+    content["tile_gates"] = [
+        *kept,
+        *(gate.model_dump(mode="json", exclude_none=True, exclude_defaults=True) for gate in gates),
+    ]
+
+
 def _add_vectors(folder: Path, manifest: dict[str, Any], engines: dict[str, Engine]) -> None:
     """Store what each precision that the pack offers gives on the test vectors; what is stored already stays."""
     offered = {precision for network in manifest["networks"] for precision in network["precisions"]}
@@ -177,10 +196,10 @@ def _add_vectors(folder: Path, manifest: dict[str, Any], engines: dict[str, Engi
         np.savez_compressed(path, allow_pickle=False, **arrays)
 
 
-def _write_card(path: Path, pack: Pack, version: str, gates: Sequence[Gate]) -> None:
+def _write_card(path: Path, pack: Pack, version: str, gates: Sequence[Gate], tile_gates: Sequence[TileGate]) -> None:
     card = path.read_text(encoding="utf-8") if path.is_file() else f"# {pack.name} {version}\n"
     card = card.replace(f"# {pack.name} {pack.version}\n", f"# {pack.name} {version}\n", 1)
-    path.write_text(with_gates(card, gates), encoding="utf-8")
+    path.write_text(with_gates(card, gates, tile_gates), encoding="utf-8")
 
 
 def _write_manifest(folder: Path, content: dict[str, Any]) -> None:

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from appliance.packs.gates import Gate, Margins
+from appliance.errors import InferenceError
+from appliance.packs.gates import Gate, Margins, TileGate
 from appliance.packs.quantising.calibration import collect
 from appliance.packs.quantising.gate import GateScans, open_network, seconds_per_tile
 from appliance.packs.quantising.network import FloatNetwork
@@ -53,13 +54,20 @@ class Trial:
     threads: int
     tell: Callable[[str], None]
 
-    def run(self, calibrating: Sequence[Source], judging: Sequence[Source]) -> tuple[list[Gate], dict[str, Engine]]:
+    def run(
+        self,
+        calibrating: Sequence[Source],
+        judging: Sequence[Source],
+        patches: Sequence[tuple[int, int, int]] = (),
+    ) -> tuple[list[Gate], list[TileGate], dict[str, Engine]]:
         """Quantise and judge.
 
         Returns
         -------
         gates : list[Gate]
             Of INT8 and bf16.
+        tile_gates : list[TileGate]
+            Of each of the patches.
         engines : dict[str, Engine]
             Single precision, and each precision that passed, compiled.
         """
@@ -91,7 +99,35 @@ class Trial:
         gates.insert(0, self._int8(found, gate_scans.count, engines, rival, tiles[0], facts, network.tools))
         for gate in gates:
             self.tell(f"{gate.precision}: {gate.verdict}; {gate.reason}")
-        return gates, engines
+        return gates, [self._tile(gate_scans, shape) for shape in dict.fromkeys(patches) if shape != patch], engines
+
+    def _tile(self, scans: GateScans, patch: tuple[int, int, int]) -> TileGate:
+        """Hold another shape of a tile against the pack's own, both in single precision."""
+        verdict, reason = "not judged", _NOTHING_SEEN
+        structures: tuple[GatedStructure, ...] = ()
+        try:
+            judged = scans.judge(open_network(self.source, patch, "f32", self.threads), self.margins)
+        except InferenceError as error:
+            verdict, reason = "failed", str(error)
+        else:
+            structures = judged.structures
+            if judged.fell:
+                verdict, reason = "failed", f"{', '.join(judged.fell)} fell more than the margin"
+            elif judged.seen:
+                verdict, reason = "passed", "nothing fell more than the margin"
+        self.tell(f"tiles of {' × '.join(map(str, patch))}: {verdict}; {reason}")
+        return TileGate.model_validate(
+            {
+                "patch": patch,
+                "verdict": verdict,
+                "reason": reason,
+                "margins": self.margins,
+                "scans": scans.count,
+                "structures": structures,
+                "machine": machine(),
+                "date": dt.datetime.now(dt.UTC).date().isoformat(),
+            }
+        )
 
     def _bf16(self, scans: GateScans, engines: dict[str, Engine], tile: NDArray[np.int16], tools: str) -> Gate:
         engine = open_network(self.source, self.pack.manifest.input.patch, "bf16", self.threads)

@@ -70,7 +70,7 @@ def write_vector(pack: Path, precisions: dict[str, str]) -> None:
     for precision, name in precisions.items():
         engine = OpenVinoEngine(pack / name, PATCH, precision, 2, None)
         arrays[f"labels_{precision}"] = labels_of(engine.run(tile))
-    onnx = labels_of(OnnxRuntimeEngine(pack / "trunk.onnx", 2).run(tile))
+    onnx = labels_of(OnnxRuntimeEngine(pack / "trunk.onnx", PATCH, 2).run(tile))
     print("OpenVINO and ONNX Runtime agree on", float((onnx == arrays["labels_f32"]).mean()))
     np.savez_compressed(pack / "test_vector.npz", **arrays)
 
