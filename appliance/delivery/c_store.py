@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from appliance.delivery.node import PacsNode
-    from appliance.delivery.objects import Kind, ResultObject
+    from appliance.delivery.objects import ResultObject
     from appliance.dicom.network.sender import FileResult
 
 
@@ -28,20 +28,6 @@ class CStoreCarrier:
 
     def __init__(self, node: PacsNode) -> None:
         self.node = node
-
-    @property
-    def name(self) -> str:
-        """Name of the destination."""
-        return self.node.name
-
-    @property
-    def kinds(self) -> frozenset[Kind]:
-        """The kinds of objects it is sent."""
-        return self.node.kinds
-
-    def digest(self) -> str:
-        """Return the digest of the destination's settings."""
-        return self.node.digest()
 
     def carry(
         self, objects: Sequence[ResultObject], confirm: Callable[[ResultObject, int], None], stop: threading.Event

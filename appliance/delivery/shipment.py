@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from appliance.delivery.commitment import Committer
-    from appliance.delivery.objects import Kind, ResultObject
+    from appliance.delivery.node import DicomwebNode, PacsNode
+    from appliance.delivery.objects import ResultObject
     from appliance.delivery.verdict import Judgement
     from appliance.store.database import Store
     from appliance.store.outbox import OutboxEntry
@@ -49,15 +50,8 @@ class Carrier(Protocol):
     """The way to one PACS: C-STORE or STOW-RS."""
 
     @property
-    def name(self) -> str:
-        """Name of the destination."""
-
-    @property
-    def kinds(self) -> frozenset[Kind]:
-        """The kinds of objects it is sent."""
-
-    def digest(self) -> str:
-        """Return ``sha256:…`` over everything that a change of the configuration can mend."""
+    def node(self) -> PacsNode | DicomwebNode:
+        """The PACS."""
 
     def carry(
         self, objects: Sequence[ResultObject], confirm: Callable[[ResultObject, int], None], stop: threading.Event
@@ -118,7 +112,7 @@ class Shipment:
     @property
     def name(self) -> str:
         """Name of the destination."""
-        return self._carrier.name
+        return self._carrier.node.name
 
     @property
     def sent(self) -> int:
@@ -127,7 +121,7 @@ class Shipment:
 
     def digest(self) -> str:
         """Return the digest of the destination's settings."""
-        return self._carrier.digest()
+        return self._carrier.node.digest()
 
     def attempt(self, entry: OutboxEntry) -> Outcome:
         """Send what the destination does not have yet."""
@@ -155,7 +149,7 @@ class Shipment:
         return self._committer.outcome(entry, wanted)
 
     def _wants(self, item: ResultObject) -> bool:
-        return item.kind is None or item.kind in self._carrier.kinds
+        return item.kind is None or item.kind in self._carrier.node.kinds
 
     def _send(self, entry: OutboxEntry, objects: list[ResultObject]) -> Outcome:
         def confirm(item: ResultObject, status: int) -> None:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from appliance.delivery.node import DicomwebNode
-    from appliance.delivery.objects import Kind, ResultObject
+    from appliance.delivery.objects import ResultObject
     from appliance.delivery.verdict import Judgement
     from appliance.dicom.web.stow import Answer
 
@@ -39,20 +39,6 @@ class StowCarrier:
 
     def __init__(self, node: DicomwebNode) -> None:
         self.node = node
-
-    @property
-    def name(self) -> str:
-        """Name of the destination."""
-        return self.node.name
-
-    @property
-    def kinds(self) -> frozenset[Kind]:
-        """The kinds of objects it is sent."""
-        return self.node.kinds
-
-    def digest(self) -> str:
-        """Return the digest of the destination's settings."""
-        return self.node.digest()
 
     def carry(
         self, objects: Sequence[ResultObject], confirm: Callable[[ResultObject, int], None], stop: threading.Event

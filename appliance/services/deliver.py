@@ -92,7 +92,7 @@ def _routes(settings: Settings, stop: threading.Event) -> list[_Route]:
     spool = CommitmentSpool(settings.box.spool)
     carriers: list[Carrier] = [CStoreCarrier(node_of(settings, destination)) for destination in deliver.destinations]
     carriers += [StowCarrier(web_node_of(destination)) for destination in deliver.dicomweb]
-    errands = [(carrier.name, partial(_shipment, results, carrier, spool)) for carrier in carriers]
+    errands = [(carrier.node.name, partial(_shipment, results, carrier, spool)) for carrier in carriers]
     nodes = [hl7_node_of(settings, destination) for destination in deliver.hl7]
     errands += [(node.name, partial(_notice, settings.box, node)) for node in nodes]
     return [_Route(settings, name, errand_of, stop) for name, errand_of in errands]

@@ -22,12 +22,11 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.slow
 HERE = Path(__file__).parent
+KILLED_DELIVER = HERE.with_name("delivery") / "killed_deliver.py"
 
 
-def run(script: str, *arguments: str) -> str:
-    return subprocess.run(
-        [sys.executable, str(HERE / script), *arguments], check=True, capture_output=True, text=True
-    ).stdout
+def run(script: Path, *arguments: str) -> str:
+    return subprocess.run([sys.executable, str(script), *arguments], check=True, capture_output=True, text=True).stdout
 
 
 def test_a_dozen_kills_of_the_deliver_service_lose_and_change_nothing(
@@ -45,7 +44,7 @@ def test_a_dozen_kills_of_the_deliver_service_lose_and_change_nothing(
         f'[box]\nstate_directory = "{tmp_path}/state"\n[deliver]\npoll_s = 0.05\n'
         f'[alerts]\ncommand = ["{lamp.program}"]\nescalate_after_min = 0.03\n'
     )
-    left = [int(word) for word in run("killed_deliver.py", str(config), str(kills), "7").split()]
+    left = [int(word) for word in run(KILLED_DELIVER, str(config), str(kills), "7", "alerts").split()]
     assert (len(left), left[-1]) == (kills + 1, 0), left
     assert len(set(left)) > 3  # the kills came at different steps of the work
     told = lamp.told()
@@ -61,7 +60,7 @@ def test_kills_between_a_result_and_its_alert_leave_both_or_neither(store: Store
     for number in range(60):
         scan_id = add_scan(store, f"1.2.{number}")
         store.scans.advance(scan_id, ScanState.SCREENING, cause="test")
-    run("killed_saver.py", str(store.path), "25", "3")
+    run(HERE / "killed_saver.py", str(store.path), "25", "3")
     screened = {scan.id for scan in store.scans.in_state(ScanState.SCREENED)}
     assert Counter(alert.scan_id for alert in store.alerts.recent(1000)) == Counter(screened)
     assert store.outbox.counts().get(OutboxState.WAITING, 0) == 2 * len(screened)

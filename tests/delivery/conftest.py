@@ -7,9 +7,10 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import pytest
 from pydicom.dataset import Dataset, FileMetaDataset
@@ -97,6 +98,21 @@ class Pacs:
     port: int
     folder: Path
 
+    @classmethod
+    @contextmanager
+    def running(cls, script: str, folder: Path, *certificates: Path) -> Iterator[Self]:
+        """Run a script of this folder as the peer, well to begin with; over TLS where certificates are given."""
+        peer = cls(free_port(), folder)
+        peer.become("")
+        path = Path(__file__).with_name(script)
+        process = subprocess.Popen([sys.executable, str(path), str(peer.port), str(folder), *map(str, certificates)])
+        try:
+            wait_until((folder / "ready").exists, script)
+            yield peer
+        finally:
+            process.kill()
+            process.wait()
+
     def become(self, illness: str) -> None:
         part = self.folder / "illness.part"
         part.write_text(illness)
@@ -119,15 +135,8 @@ class Pacs:
 
 @pytest.fixture(scope="session")
 def _started_pacs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pacs]:
-    folder = tmp_path_factory.mktemp("pacs")
-    peer = Pacs(free_port(), folder)
-    peer.become("")
-    script = Path(__file__).with_name("ill_pacs.py")
-    process = subprocess.Popen([sys.executable, str(script), str(peer.port), str(folder)])
-    wait_until((folder / "ready").exists, "the PACS")
-    yield peer
-    process.kill()
-    process.wait()
+    with Pacs.running("ill_pacs.py", tmp_path_factory.mktemp("pacs")) as peer:
+        yield peer
 
 
 @pytest.fixture

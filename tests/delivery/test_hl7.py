@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
-import sys
 import threading
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -24,12 +21,13 @@ from appliance.store.alert_rules import AlertChannel, ChannelKind
 from appliance.store.lifecycle import ScanState
 from appliance.store.outbox import OutboxState
 from tests.delivery.conftest import Pacs, make_object
-from tests.machine import free_port, wait_until
+from tests.machine import free_port
 from tests.receive.test_tls import authority, certificate, files
 from tests.store.samples import report
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from appliance.store.database import Store
     from appliance.store.outbox import OutboxEntry
@@ -44,21 +42,10 @@ class Receiver(Pacs):
         return [path.read_bytes() for path in sorted(self.folder.glob("*.hl7"))]
 
 
-def serve(folder: Path, *certificates: Path) -> tuple[Receiver, subprocess.Popen[bytes]]:
-    peer = Receiver(free_port(), folder)
-    peer.become("")
-    script = Path(__file__).with_name("ill_receiver.py")
-    process = subprocess.Popen([sys.executable, str(script), str(peer.port), str(folder), *map(str, certificates)])
-    wait_until((folder / "ready").exists, "the receiver")
-    return peer, process
-
-
 @pytest.fixture(scope="module")
 def _receiver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Receiver]:
-    peer, process = serve(tmp_path_factory.mktemp("hl7"))
-    yield peer
-    process.kill()
-    process.wait()
+    with Receiver.running("ill_receiver.py", tmp_path_factory.mktemp("hl7")) as peer:
+        yield peer
 
 
 @pytest.fixture
@@ -296,14 +283,10 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_messages_go_over_tls_and_not_to_a_stranger(told, courier, certificates, store, tmp_path_factory):
     names = [certificates / name for name in ("his.pem", "his.key", "site.pem")]
-    peer, process = serve(tmp_path_factory.mktemp("secure"), *names)
-    try:
+    with Receiver.running("ill_receiver.py", tmp_path_factory.mktemp("secure"), *names) as peer:
         scan_id = told()
         courier(peer.port, tls=files(certificates, "box", trusted="stranger")).round()
         assert "do not trust each other" in entry_of(store, scan_id).reason
         assert peer.heard() == []
         until_done(store, scan_id, courier(peer.port, tls=files(certificates, "box")))
         assert len(peer.heard()) == 1
-    finally:
-        process.kill()
-        process.wait()

@@ -32,7 +32,7 @@ def test_a_dozen_kills_lose_and_change_nothing(screen, pacs, tmp_path):
     )
     script = Path(__file__).with_name("killed_deliver.py")
     output = subprocess.run(
-        [sys.executable, str(script), str(config), str(KILLS), "7"], check=True, capture_output=True, text=True
+        [sys.executable, str(script), str(config), str(KILLS), "7", "scans"], check=True, capture_output=True, text=True
     ).stdout
     left = [int(word) for word in output.split()]
     assert (len(left), left[-1]) == (KILLS + 1, 0), output
@@ -63,7 +63,7 @@ def test_a_dozen_kills_lose_no_report_of_storage_commitment(screen, tmp_path):
             f'address = "127.0.0.1"\nport = {committing.port}\ncommitment = true\ncommitment_timeout_s = 5\n'
         )
         script = Path(__file__).with_name("killed_deliver.py")
-        subprocess.run([sys.executable, str(script), str(config), "8", "11"], check=True, capture_output=True)
+        subprocess.run([sys.executable, str(script), str(config), "8", "11", "scans"], check=True, capture_output=True)
         committing.close()
     with open_database(tmp_path / "state" / "appliance.db", read_only=True) as after:
         assert {scan.state for scan in after.scans.last(len(scans))} == {ScanState.DONE}

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
-import sys
 import threading
 import tracemalloc
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -20,32 +17,22 @@ from appliance.dicom.web.stow import instances
 from appliance.store.lifecycle import ScanState
 from appliance.store.outbox import OutboxState
 from tests.delivery.conftest import Pacs
-from tests.machine import free_port, wait_until
+from tests.machine import free_port
 from tests.receive.test_tls import authority, openssl
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from appliance.delivery.courier import Courier
     from appliance.store.database import Store
     from appliance.store.outbox import OutboxEntry
 
 
-def serve(folder: Path, *certificates: Path) -> tuple[Pacs, subprocess.Popen[bytes]]:
-    peer = Pacs(free_port(), folder)
-    peer.become("")
-    script = Path(__file__).with_name("ill_stow.py")
-    process = subprocess.Popen([sys.executable, str(script), str(peer.port), str(folder), *map(str, certificates)])
-    wait_until((folder / "ready").exists, "the server")
-    return peer, process
-
-
 @pytest.fixture(scope="module")
 def _server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pacs]:
-    peer, process = serve(tmp_path_factory.mktemp("stow"))
-    yield peer
-    process.kill()
-    process.wait()
+    with Pacs.running("ill_stow.py", tmp_path_factory.mktemp("stow")) as peer:
+        yield peer
 
 
 @pytest.fixture
@@ -274,10 +261,8 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def secure(certificates: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pacs]:
     """A server that shows a certificate for localhost and asks for one."""
     names = [certificates / name for name in ("localhost.pem", "localhost.key", "site.pem")]
-    peer, process = serve(tmp_path_factory.mktemp("secure"), *names)
-    yield peer
-    process.kill()
-    process.wait()
+    with Pacs.running("ill_stow.py", tmp_path_factory.mktemp("secure"), *names) as peer:
+        yield peer
 
 
 def test_objects_go_over_https_with_certificates_on_both_sides(screen, stow, secure, certificates, store):
