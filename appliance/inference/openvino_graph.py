@@ -76,12 +76,14 @@ def upsample_by_shuffling(network: Any, openvino: Any) -> int:
     Each voxel then gives the channels of the block of voxels that it becomes, which are put into their places: the same
     products and sums (Shi et al., Real-Time Single Image and Video Super-Resolution Using an Efficient Sub-Pixel
     Convolutional Neural Network, 2016). OpenVINO leaves a quantised transposed convolution in floating point where its
-    input has a zero point, as behind LeakyReLU, and then holds its answer several times in single precision.
+    input has a zero point, as behind LeakyReLU, and then holds its answer several times in single precision. Behind a
+    ReLU there is none, and the transposed convolution is the quicker one.
 
     Parameters
     ----------
     network
-        ``openvino.Model`` in floating point; changed in place. A block that is no cube is left as it is.
+        ``openvino.Model`` in floating point; changed in place. A block that is no cube, and one behind a ReLU, are left
+        as they are.
     openvino
         The module.
     """
@@ -91,7 +93,7 @@ def upsample_by_shuffling(network: Any, openvino: Any) -> int:
         if upsampling.get_type_name() != "ConvolutionBackpropData":
             continue
         constant, said = upsampling.input_value(1).get_node(), upsampling.get_attributes()
-        if not _constant(constant):
+        if not _constant(constant) or upsampling.input_value(0).get_node().get_type_name() == "Relu":
             continue
         weights = _values(constant)
         inputs, outputs, *block = weights.shape

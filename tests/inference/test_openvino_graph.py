@@ -17,7 +17,7 @@ def unet():
     return build()
 
 
-def build(*, block=(2, 2, 2), bias=True, quantise=False, half=False):
+def build(*, block=(2, 2, 2), bias=True, quantise=False, half=False, leaky=True):
     openvino = import_openvino()
     ops, rng, one, nothing = openvino.opset13, np.random.default_rng(5), [1] * 3, [0] * 3
 
@@ -27,7 +27,8 @@ def build(*, block=(2, 2, 2), bias=True, quantise=False, half=False):
 
     def convolved(values, inputs, outputs):
         given = ops.convolution(values, constant(outputs, inputs, 3, 3, 3), one, one, one, one)
-        return ops.relu(ops.add(given, constant(1, outputs, 1, 1, 1)))
+        given = ops.add(given, constant(1, outputs, 1, 1, 1))
+        return ops.prelu(given, ops.constant(np.float32([0.01]))) if leaky else ops.relu(given)
 
     hu = ops.parameter([1, 1, *PATCH], np.float32)
     left = convolved(hu, 1, 4)
@@ -79,8 +80,9 @@ def test_upsampling_by_shuffling_gives_the_same(bias, half):
     assert np.allclose(answer(network), before, atol=1e-5)
 
 
-def test_a_block_that_is_no_cube_is_left_as_it_is():
-    network = build(block=(1, 1, 2))
+@pytest.mark.parametrize("other", [{"block": (1, 1, 2)}, {"leaky": False}], ids=["no cube", "behind a ReLU"])
+def test_what_gains_nothing_is_left_as_it_is(other):
+    network = build(**other)
     before = answer(network)
     assert upsample_by_shuffling(network, import_openvino()) == 0
     assert np.array_equal(answer(network), before)
