@@ -70,6 +70,19 @@ def part_concatenations(network: Any, openvino: Any) -> int:
     return parted
 
 
+def fold_constants(network: Any) -> None:
+    """Compute what depends on constants alone; shapes must be static.
+
+    ONNX adds a bias through a chain of operations that bring it into shape. NNCF corrects biases of quantised layers
+    only where it finds a constant, and says nothing where it finds none.
+    """
+    from openvino.passes import ConstantFolding, Manager
+
+    passes = Manager()
+    passes.register_pass(ConstantFolding())
+    passes.run_passes(network)
+
+
 def upsample_by_shuffling(network: Any, openvino: Any) -> int:
     """Compute transposed convolutions whose steps do not overlap as convolutions of 1³, and shuffle; return how many.
 

@@ -7,7 +7,7 @@ from appliance.errors import PackError
 from appliance.inference.engines import OpenVinoEngine, import_openvino
 from appliance.inference.logits import labels_of
 from appliance.packs.quantising.network import FloatNetwork
-from tests.quantising.conftest import BONE, PATCH, Graph, one_bad_layer, scan, sound
+from tests.quantising.conftest import BONE, CHANNELS, PATCH, Graph, logits, one_bad_layer, scan, sound
 
 pytest.importorskip("nncf", reason="the extra `import` is not installed, so nothing can be quantised")
 
@@ -79,3 +79,25 @@ def test_a_damaged_network_is_refused(tmp_path):
     (tmp_path / "network.xml").write_text("<net")
     with pytest.raises(PackError, match="cannot read the network"):
         FloatNetwork(tmp_path / "network.xml", PATCH)
+
+
+def biases(model) -> list[np.ndarray]:
+    """Constants that are added behind convolutions."""
+    added = [item for item in model.get_ordered_ops() if item.get_type_name() == "Add"]
+    return [node.get_data() for item in added if (node := item.input_value(1).get_node()).get_type_name() == "Constant"]
+
+
+def shaped_bias(graph) -> None:
+    """A layer whose bias is brought into shape by operations, as in what is read from ONNX; its weights round badly."""
+    random, ops = np.random.default_rng(4), graph.ops
+    graph.conv(random.uniform(0, 1, (CHANNELS, 1, 3, 3, 3)), relu=True)
+    graph.conv(random.uniform(-0.2, 1, (CHANNELS, CHANNELS, 3, 3, 3)) ** 3, relu=False)
+    shape = ops.concat([ops.constant([1]), ops.constant([CHANNELS]), ops.constant([1, 1, 1])], 0)
+    graph.last = ops.relu(ops.add(graph.last, ops.reshape(ops.constant(np.ones(CHANNELS, np.float32)), shape, False)))
+    logits(graph)
+
+
+@pytest.mark.slow
+def test_a_bias_that_comes_in_shape_by_operations_is_corrected_too(network_of, tiles):
+    (corrected,) = (values for values in biases(network_of(shaped_bias).quantise(tiles)) if values.size == CHANNELS)
+    assert not np.allclose(corrected, 1.0, atol=1e-4)

@@ -11,7 +11,7 @@ import numpy as np
 
 from appliance.errors import PackError
 from appliance.inference.engines import import_openvino
-from appliance.inference.openvino_graph import upsample_by_shuffling
+from appliance.inference.openvino_graph import fold_constants, upsample_by_shuffling
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
@@ -68,6 +68,7 @@ class FloatNetwork:
         try:
             self._model = self._openvino.Core().read_model(path)
             self._model.reshape([1, 1, *patch])
+            fold_constants(self._model)
             upsample_by_shuffling(self._model, self._openvino)
         except RuntimeError as error:
             raise PackError(f"{path}: OpenVINO cannot read the network: {str(error).strip()[:300]}") from error
@@ -114,6 +115,9 @@ class FloatNetwork:
                 preset=nncf.QuantizationPreset.MIXED,
                 target_device=nncf.TargetDevice.CPU,
                 subset_size=len(tiles),
+                # The correction that runs the quantised network up to each layer, not the one that looks at it alone:
+                # that one made most structures of the trunk network worse.
+                fast_bias_correction=False,
                 ignored_scope=nncf.IgnoredScope(names=sorted(kept)) if kept else None,
                 advanced_parameters=advanced,
             )
