@@ -50,14 +50,15 @@ class FittingEngine:
         count: Callable[[Shape, Shape], int],
     ) -> None:
         self._engine: Engine | None = engine
+        self._patch = engine.patch
         self._reopen = reopen
         self._seconds = dict(seconds)
         self._count = count
         self._device = engine.device
 
     def _opened(self) -> Engine:
-        if self._engine is None:
-            raise InferenceError("The network could not be compiled again for a tile of another shape.")
+        if self._engine is None:  # another shape could not be compiled, nor this one again at that time
+            self._engine = self._reopen(self._patch)
         return self._engine
 
     @property
@@ -78,7 +79,7 @@ class FittingEngine:
     @property
     def patch(self) -> Shape:
         """Shape of a tile now."""
-        return self._opened().patch
+        return self._patch
 
     def run(self, hu: NDArray[np.int16]) -> Logits:
         """Run one tile of the shape that :attr:`patch` says; see :meth:`Engine.run`."""
@@ -97,7 +98,7 @@ class FittingEngine:
         InferenceError, NotEnoughMemoryError
             The shape from before cannot be compiled again either.
         """
-        now = self.patch
+        now = self._patch
         if self._opened().device != self._device or now not in self._seconds:
             return  # nothing was measured of the device that took over
 
@@ -110,11 +111,11 @@ class FittingEngine:
         self._engine = None  # its memory is needed
         try:
             self._engine = self._reopen(best)
+            self._patch = best
         except (InferenceError, NotEnoughMemoryError) as error:
             _log.warning("tile_not_used", shape=best, instead=now, why=str(error))
             del self._seconds[best]
-            self._engine = self._reopen(now)
-        _log.debug("tile_fitted", shape=self._engine.patch, before=now, scan=shape)
+        _log.debug("tile_fitted", shape=self._opened().patch, before=now, scan=shape)
 
 
 def fit(engine: Engine, shape: Shape) -> None:

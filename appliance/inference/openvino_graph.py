@@ -52,7 +52,7 @@ def part_concatenations(network: Any, openvino: Any) -> int:
             continue
         whole, weights = convolution.input_value(0).get_node(), convolution.input_value(1)
         # Of floating-point weights OpenVINO cuts and folds the constant when it compiles.
-        if whole.get_type_name() != "Concat" or not _constant(weights.get_node()) or _quantised(whole):
+        if not (whole.get_type_name() == "Concat" and _of_channels(whole) and _constant(weights.get_node())):
             continue
         said = convolution.get_attributes()
         layout = [said[name] for name in ("strides", "pads_begin", "pads_end", "dilations", "auto_pad")]
@@ -154,5 +154,9 @@ def _constant(node: Any) -> bool:
     return bool(node.get_type_name() == "Constant" and node.get_element_type().is_real())
 
 
-def _quantised(concatenation: Any) -> bool:
-    return any(part.get_node().get_type_name() == "FakeQuantize" for part in concatenation.input_values())
+def _of_channels(concatenation: Any) -> bool:
+    """Whether channels are put side by side, all in floating point and of a shape that is known."""
+    axis, parts = concatenation.get_attributes()["axis"], concatenation.input_values()
+    return axis in {1, 1 - len(concatenation.output(0).get_partial_shape())} and not any(
+        part.get_node().get_type_name() == "FakeQuantize" or part.get_partial_shape().is_dynamic for part in parts
+    )

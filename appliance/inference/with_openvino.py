@@ -83,13 +83,13 @@ class OpenVinoEngine:
         openvino = import_openvino()
         core = openvino.Core()
         found = _openvino_device(core, device)
-        reduced = precision != "f32" and _has_less_than_single(core, found)
+        reduced = precision != "f32" and device == "CPU" and _has_bf16(core, openvino)
         options: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
         if device == "CPU":
             options["NUM_STREAMS"] = 1
             # Left alone, OpenVINO computes in bf16 wherever the CPU has it and does not say so. What of an INT8 network
             # is not quantised is computed in bf16 too.
-            options["INFERENCE_PRECISION_HINT"] = "bf16" if reduced else "f32"
+            options["INFERENCE_PRECISION_HINT"] = "bf16" if reduced or precision == "bf16" else "f32"
             if threads:
                 options["INFERENCE_NUM_THREADS"] = threads
         elif device == "GPU":
@@ -100,7 +100,7 @@ class OpenVinoEngine:
             part_concatenations(network, openvino)
         if device != "GPU":  # a graphics card has memory of its own
             _refuse_if_too_large(network, precision, memory_mib, reduced=reduced)
-        self._channels_last = put_channels_last(network, openvino, bf16=reduced and device == "CPU")
+        self._channels_last = put_channels_last(network, openvino, bf16=reduced)
         kept = CompiledNetworks(cache, openvino.__version__) if cache is not None and digest else None
         facts = {
             "pack": digest,
@@ -127,9 +127,9 @@ class OpenVinoEngine:
         return np.moveaxis(logits, -1, 0) if self._channels_last else logits
 
 
-def _has_less_than_single(core: Any, device: str) -> bool:
-    """Whether a device computes in half precision or bf16 by itself, and not by imitating it."""
-    return not {"BF16", "FP16"}.isdisjoint(core.get_property(device, "OPTIMIZATION_CAPABILITIES"))
+def _has_bf16(core: Any, openvino: Any) -> bool:
+    """Whether the CPU computes in bf16 by itself: only then is that what OpenVINO takes when nothing is asked of it."""
+    return bool(core.get_property("CPU", "INFERENCE_PRECISION_HINT") == openvino.Type.bf16)
 
 
 def openvino_devices() -> tuple[str, ...]:

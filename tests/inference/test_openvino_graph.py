@@ -70,6 +70,19 @@ def test_what_is_quantised_stays_in_one_piece():
     assert "Concat" in kinds(network)
 
 
+@pytest.mark.parametrize(("axis", "parted"), [(1, 1), (-4, 1), (2, 0)])
+def test_only_channels_are_parted(axis, parted):
+    openvino = import_openvino()
+    ops = openvino.opset13
+    hu = ops.parameter([1, 1, *PATCH], np.float32)
+    whole = ops.concat([hu, ops.relu(hu)], axis)
+    weights = np.random.default_rng(2).normal(0, 1, (3, 2 if parted else 1, 3, 3, 3)).astype(np.float32)
+    network = openvino.Model([ops.convolution(whole, ops.constant(weights), [1] * 3, [1] * 3, [1] * 3, [1] * 3)], [hu])
+    before = answer(network)
+    assert part_concatenations(network, openvino) == parted
+    assert np.allclose(answer(network), before, atol=1e-5)
+
+
 @pytest.mark.parametrize("half", [False, True], ids=["single", "half"])
 @pytest.mark.parametrize("bias", [True, False])
 def test_upsampling_by_shuffling_gives_the_same(bias, half):
