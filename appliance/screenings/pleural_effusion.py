@@ -308,6 +308,11 @@ def _touches_bottom(part: NDArray[np.float32], cage: RibCage, anatomy: Anatomy) 
     return float(part[:2].max(axis=0).sum()) * spacing[1] * spacing[2] > 300.0
 
 
+def _grade(ml: float, settings: PleuralEffusionSettings) -> str:
+    reached = [limit for limit in (settings.finding_ml, settings.urgent_ml) if ml >= limit]
+    return f"at or above {max(reached):g} mL" if reached else f"below {settings.finding_ml:g} mL"
+
+
 def _outcome(scan: Scan, anatomy: Anatomy, fluid: _Fluid, settings: PleuralEffusionSettings) -> Outcome:
     findings = [side for side in _SIDES if fluid.ml[side] >= settings.finding_ml]
     largest = max(fluid.ml.values())
@@ -320,10 +325,7 @@ def _outcome(scan: Scan, anatomy: Anatomy, fluid: _Fluid, settings: PleuralEffus
         caveats.append("the header does not say how the patient lay: taken as lying on the back")
     if any("top" in cut_off(anatomy.organs, f"lung_{side}") for side in _SIDES):
         caveats.append("the tops of the lungs are not in the scan")
-    words = ", ".join(
-        f"{side} {fluid.ml[side]:.0f} mL ({'at or above' if side in findings else 'below'} {settings.finding_ml:g} mL)"
-        for side in _SIDES
-    )
+    words = ", ".join(f"{side} {fluid.ml[side]:.0f} mL ({_grade(fluid.ml[side], settings)})" for side in _SIDES)
     return Outcome(
         status=Status.FINDING if findings else Status.NORMAL,
         summary=f"pleural fluid: {words}",

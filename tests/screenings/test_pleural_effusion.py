@@ -102,7 +102,9 @@ def test_each_side_above_the_threshold_is_a_finding():
 
 @pytest.mark.slow
 def test_a_large_effusion_is_urgent():
-    assert result("large, thin slices, noisy").urgency is Urgency.URGENT
+    outcome = result("large, thin slices, noisy")
+    assert outcome.urgency is Urgency.URGENT
+    assert "mL (at or above 1000 mL)" in outcome.summary  # what makes it urgent, and not the finding's 100 mL
 
 
 @pytest.mark.slow
