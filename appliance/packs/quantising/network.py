@@ -77,6 +77,7 @@ class FloatNetwork:
             Layer(item.get_friendly_name(), f"{number} of {len(operations)}{_own_name(item)}")
             for number, item in enumerate(operations, start=1)
         )
+        self._takes_off_means = any(item.get_type_name() == "MVN" for item in self._model.get_ops())
         if not self.layers:
             raise PackError(f"{path}: the network has no layer with weights, so there is nothing to quantise.")
 
@@ -116,8 +117,9 @@ class FloatNetwork:
                 target_device=nncf.TargetDevice.CPU,
                 subset_size=len(tiles),
                 # The correction that runs the quantised network up to each layer, not the one that looks at it alone:
-                # that one made most structures of the trunk network worse.
-                fast_bias_correction=False,
+                # that one made most structures of the trunk network worse. It takes long, and InstanceNorm, which takes
+                # off the mean anyway, leaves nothing to correct.
+                fast_bias_correction=self._takes_off_means,
                 ignored_scope=nncf.IgnoredScope(names=sorted(kept)) if kept else None,
                 advanced_parameters=advanced,
             )
