@@ -122,11 +122,7 @@ def needed_bytes(network: Any, precision: str, *, reduced: bool | None = None) -
     """
     plain = 2 if (precision == "bf16" if reduced is None else reduced) else 4
     operations = network.get_ordered_ops()
-    weights: int = sum(
-        _elements(op.output(0)) * op.output(0).get_element_type().size
-        for op in operations
-        if op.get_type_name() == "Constant"
-    )
+    weights = sum(_held_bytes(op.output(0), plain) for op in operations if op.get_type_name() == "Constant")
     last_use: dict[str, int] = {}
     for number, op in enumerate(operations):
         for source in op.input_values():
@@ -159,6 +155,12 @@ def _elements(output: Any) -> int:
     for size in shape.to_shape():
         count *= int(size)
     return count
+
+
+def _held_bytes(constant: Any, plain: int) -> int:
+    """Memory for weights: as they were read, which is single precision where they are no integers, and as computed."""
+    kind = constant.get_element_type()
+    return _elements(constant) * (4 + plain if kind.is_real() else 2 * int(kind.size))
 
 
 def _element_bytes(op: Any, output: Any, precision: str, plain: int) -> int:
