@@ -42,7 +42,7 @@ test: lint $(TOOLS)  ## set up, check the style and the types, run every test
 	$(VENV)/bin/python tests/folders.py
 
 # The importing and quantising tests skip in `make test` what needs PyTorch, nnU-Net or MONAI; here nothing is missing.
-test-all: $(IMPORT)  ## run every test, and the proofs of importing and quantising (one to two hours; Debian 12, x86-64)
+test-all: $(IMPORT)  ## run every test, and the proofs of importing and quantising (half an hour to an hour; Debian 12, x86-64)
 	failed=; $(MAKE) test || failed=" test"; \
 	for suite in tests/importing/ tests/quantising/; do \
 	APPLIANCE_TEST_ALL=1 $(IMPORT_VENV)/bin/python -m pytest $$suite || failed="$$failed $$suite"; done; \
