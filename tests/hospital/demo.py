@@ -117,7 +117,9 @@ def _demonstrate(folder: Path, paths: Sequence[Path], console: Console) -> int:
         )  # fmt: skip
         settings = load(configuration)
         with _serving(configuration, folder / "appliance.log"):
-            wait_until(lambda: listens(port) and listens(board_port), "the appliance's DICOM port and alert board")
+            # The DICOM port last and once: each look at it is a connection, and it closes those beyond a bound.
+            wait_until(lambda: listens(board_port), "the appliance's alert board")
+            wait_until(lambda: listens(port), "the appliance's DICOM port")
             console.print(
                 f"Running: Orthanc (DICOM {orthanc.dicom_port}), mosquitto ({mosquitto.port}), the appliance "
                 f"(DICOM {port}, alert board http://127.0.0.1:{board_port}/)."
