@@ -118,10 +118,12 @@ def upsample_by_shuffling(network: Any, openvino: Any) -> int:
         one, nothing = [1] * len(block), [0] * len(block)
         given = ops.convolution(upsampling.input_value(0), ops.constant(rows), one, nothing, nothing, one)
         given.set_friendly_name(upsampling.get_friendly_name())
-        last, addition, bias = upsampling, *_bias(upsampling)
-        if bias is not None and bias.size == outputs:
-            each = np.repeat(bias.ravel(), rows.shape[0] // outputs).reshape(1, -1, 1, 1, 1)
-            last, given = addition, ops.add(given, ops.constant(each))
+        last, bias = upsampling, bias_of(upsampling)
+        if bias is not None:
+            values = _values(bias.get_source_output().get_node())
+            if values.size == outputs:
+                each = np.repeat(values.ravel(), rows.shape[0] // outputs).reshape(1, -1, 1, 1, 1)
+                last, given = bias.get_node(), ops.add(given, ops.constant(each))
         whole = ops.depth_to_space(given, "depth_first", block[0])
         for target in last.output(0).get_target_inputs():
             target.replace_source_output(whole.output(0))
@@ -131,14 +133,13 @@ def upsample_by_shuffling(network: Any, openvino: Any) -> int:
     return changed
 
 
-def _bias(node: Any) -> tuple[Any, Any]:
-    """Return the addition of a constant behind a node, and the constant's values; nothing where there is none."""
-    targets = list(node.output(0).get_target_inputs())
-    if len(targets) == 1 and targets[0].get_node().get_type_name() == "Add":
-        other = targets[0].get_node().input_value(1 - targets[0].get_index()).get_node()
-        if _constant(other):
-            return targets[0].get_node(), _values(other)
-    return None, None
+def bias_of(layer: Any) -> Any:
+    """Return the input of the addition behind a layer that a constant feeds; ``None`` where there is none."""
+    consumers = list(layer.output(0).get_target_inputs())
+    if len(consumers) != 1 or consumers[0].get_node().get_type_name() != "Add":
+        return None
+    other = consumers[0].get_node().input(1 - consumers[0].get_index())
+    return other if _constant(other.get_source_output().get_node()) else None
 
 
 def _values(constant: Any) -> Any:

@@ -11,7 +11,7 @@ import numpy as np
 
 from appliance.anatomy.structures import STRUCTURES
 from appliance.errors import PackError
-from appliance.inference.logits import single
+from appliance.inference.logits import labels_of, single
 from appliance.packs.detection_part import DetectionOutput
 from appliance.packs.detection_selftest import expected_anchors
 from appliance.packs.manifest import MANIFEST, Manifest
@@ -219,7 +219,7 @@ def _write_vector(folder: Path, draft: Draft) -> None:
                     f"{path.name}: the network answers with shape {logits.shape}; at least {channels} channels of "
                     f"{tile.shape} are needed."
                 )
-            arrays[f"labels_{precision}"] = logits.argmax(axis=0).astype(np.uint8)
+            arrays[f"labels_{precision}"] = labels_of(logits)
     np.savez_compressed(folder / VECTOR, allow_pickle=False, **arrays)
 
 

@@ -59,6 +59,15 @@ class Judged:
         return any(item.verdict != "not judged" for item in self.structures)
 
     @property
+    def verdict(self) -> tuple[str, str]:
+        """``"passed"``, ``"failed"`` or ``"not judged"``, and the reason as words."""
+        if self.fell:
+            return "failed", f"{', '.join(self.fell)} fell more than the margin"
+        if not self.seen:
+            return "not judged", "no structure of the pack was in the gate scans"
+        return "passed", "nothing fell more than the margin"
+
+    @property
     def lowest_dice(self) -> float | None:
         """Least mean Dice."""
         return min((item.dice for item in self.structures if item.dice is not None), default=None)

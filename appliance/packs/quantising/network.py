@@ -11,7 +11,8 @@ import numpy as np
 
 from appliance.errors import PackError
 from appliance.inference.engines import import_openvino
-from appliance.inference.openvino_graph import fold_constants, upsample_by_shuffling
+from appliance.inference.logits import labels_of
+from appliance.inference.openvino_graph import bias_of, fold_constants, upsample_by_shuffling
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
@@ -167,7 +168,7 @@ class FloatNetwork:
         """Return the network with one layer taken from the quantised network."""
         model = self._model.clone()
         own = next(item for item in model.get_ops() if item.get_friendly_name() == name)
-        bias, corrected = _bias(own), _bias(quantised)
+        bias, corrected = bias_of(own), bias_of(quantised)
         if bias is not None and corrected is not None:
             bias.replace_source_output(corrected.get_source_output())
         own.input(1).replace_source_output(quantised.input_value(1))
@@ -185,7 +186,7 @@ class FloatNetwork:
         labels = []
         for tile in tiles:
             request.infer({0: tile.astype(np.float32)[None, None]})
-            labels.append(request.get_output_tensor(0).data[0].argmax(axis=0).astype(np.uint8))
+            labels.append(labels_of(request.get_output_tensor(0).data[0]))
         return labels
 
 
@@ -194,19 +195,6 @@ def _loss(exact: NDArray[np.uint8], found: NDArray[np.uint8], channels: Collecti
     a, b = np.isin(exact, list(channels)), np.isin(found, list(channels))
     both = int(a.sum()) + int(b.sum())
     return 1 - 2 * int((a & (exact == found)).sum()) / both if both else 0.0
-
-
-def _bias(layer: Any) -> Any:
-    """Return the input of the addition behind a layer that a constant feeds; ``None`` where there is none."""
-    consumers = list(layer.output(0).get_target_inputs())
-    if len(consumers) != 1 or consumers[0].get_node().get_type_name() != "Add":
-        return None
-    addition = consumers[0].get_node()
-    other = addition.input(1 - consumers[0].get_index())
-    node = other.get_source_output().get_node()
-    while node.get_type_name() == "Convert":
-        node = node.input_value(0).get_node()
-    return other if node.get_type_name() == "Constant" else None
 
 
 def _own_name(operation: Any) -> str:

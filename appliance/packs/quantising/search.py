@@ -137,10 +137,9 @@ def _lost(attempt: Attempt) -> tuple[int, float]:
 
 
 def _problem(judged: Judged, engine: Engine) -> str:
-    if judged.fell:
-        return f"{', '.join(judged.fell)} fell more than the margin"
-    if not judged.seen:
-        return "no structure of the pack was in the gate scans"
+    verdict, reason = judged.verdict
+    if verdict != "passed":
+        return reason
     if engine.precision != "int8":
         return f"most of it is computed in {engine.precision} on this machine"
     return ""

@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from appliance.packs.quantising.scans import Source
     from appliance.packs.quantising.search import Found
 
-_NOTHING_SEEN = "no structure of the pack was in the gate scans"
-
 
 @dataclass(frozen=True, slots=True)
 class Trial:
@@ -103,7 +101,6 @@ class Trial:
 
     def _tile(self, scans: GateScans, patch: tuple[int, int, int]) -> TileGate:
         """Hold another shape of a tile against the pack's own, both in single precision."""
-        verdict, reason = "not judged", _NOTHING_SEEN
         structures: tuple[GatedStructure, ...] = ()
         try:
             judged = scans.judge(open_network(self.source, patch, "f32", self.threads), self.margins)
@@ -111,10 +108,7 @@ class Trial:
             verdict, reason = "failed", str(error)
         else:
             structures = judged.structures
-            if judged.fell:
-                verdict, reason = "failed", f"{', '.join(judged.fell)} fell more than the margin"
-            elif judged.seen:
-                verdict, reason = "passed", "nothing fell more than the margin"
+            verdict, reason = judged.verdict
         self.tell(f"tiles of {' × '.join(map(str, patch))}: {verdict}; {reason}")
         return TileGate.model_validate(
             {
@@ -136,16 +130,14 @@ class Trial:
                 "bf16", "not judged", f"this machine computes in {engine.precision} when asked for bf16", (), 0, tools
             )
         judged = scans.judge(engine, self.margins)
-        if judged.fell or not judged.seen:
-            reason = f"{', '.join(judged.fell)} fell more than the margin" if judged.fell else _NOTHING_SEEN
-            verdict = "failed" if judged.fell else "not judged"
-            return self._gate("bf16", verdict, reason, judged.structures, scans.count, tools)
+        verdict, reason = judged.verdict
+        gate = self._gate("bf16", verdict, reason, judged.structures, scans.count, tools)
+        if verdict != "passed":
+            return gate
         times = seconds_per_tile({"bf16": engine, "f32": engines["f32"]}, tile)
         engines["bf16"] = engine
         # Slower or not, it is harmless, and quicker on other machines; INT8 has to earn its place.
-        return self._gate(
-            "bf16", "passed", "nothing fell more than the margin", judged.structures, scans.count, tools
-        ).model_copy(update=_times(times, "bf16", "f32"))
+        return gate.model_copy(update=_times(times, "bf16", "f32"))
 
     def _int8(
         self,
