@@ -110,6 +110,9 @@ def both(browser: Browser, path: str, name: str, height: int) -> None:
     for language in ("zh", "en"):
         browser.open(path)
         browser.one(f"button[value='{language}']").click()
+        # Opened before the choice has arrived, the page would come in the language from before.
+        spoken = "return document.documentElement.lang.startsWith(arguments[0])"
+        wait_until(lambda spoken=spoken, language=language: browser.run(spoken, language), f"the page in {language}")
         browser.open(path)
         browser.run("document.documentElement.style.scrollBehavior = 'auto'; scrollTo(0, 0)")
         take(browser, f"{name}_{language}", height)
