@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger()
 
-#: What another shape must save to be worth compiling the network anew, which takes a third of that.
+#: What another shape must save to be worth compiling the network anew.
 _LEAST_SAVED_S = 1.0
 
 
